@@ -1,0 +1,1 @@
+"""Sessions that stay logged out: a WSGI middleware with rolling, cookie-only sessions and a revocation set."""

@@ -1,0 +1,34 @@
+"""Every exception this package raises, under one base."""
+
+from __future__ import annotations
+
+
+class RollSessionError(Exception):
+    """Base of every exception raised by wsgi_rollsession."""
+
+
+class ConfigurationError(RollSessionError, ValueError):
+    """An option is wrong. The message names the option, what it requires and what it received.
+
+    The values of keys, and the passwords in store URLs, never appear in it.
+    """
+
+
+class SessionValueError(RollSessionError, TypeError):
+    """A value that JSON cannot carry was put into the session. The message names its key."""
+
+
+class SessionTooLarge(RollSessionError):
+    """The sealed session does not fit into one cookie of 4096 bytes. The message names the largest keys."""
+
+
+class SessionCommitted(RollSessionError):
+    """The session was changed after the response headers were sent, so the change cannot be kept."""
+
+
+class SessionConflict(RollSessionError):
+    """``strict`` only: another request wrote this session first, or ended it; this write was refused."""
+
+
+class StoreUnavailable(RollSessionError):
+    """The revocation store did not confirm an operation. What it asked for may or may not have happened."""
