@@ -1,0 +1,70 @@
+"""The package's metadata. Tool configuration is in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+README = Path(__file__).with_name("README.md")
+
+PASTE = ["PasteDeploy>=2.1"]
+DEMO = ["gunicorn>=21.2"]
+
+setup(
+    name="wsgi_rollsession",
+    version="0.1.0",
+    description="Sessions that stay logged out: WSGI middleware with rolling, cookie-only sessions and a revocation set",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["wsgi_rollsession", "wsgi_rollsession.*"]),
+    package_data={"wsgi_rollsession": ["py.typed"], "wsgi_rollsession.demo": ["*.html"]},
+    python_requires=">=3.10",
+    # The lower bounds are the oldest releases that the suite is run with: requirements/lowest.txt.
+    install_requires=["cryptography>=41.0", "redis>=5.0", "WebOb>=1.8.9"],
+    extras_require={
+        "demo": DEMO,
+        "hiredis": ["hiredis>=2.3"],
+        "paste": PASTE,
+        "test": [
+            *DEMO,
+            *PASTE,
+            "gevent>=23.9",
+            "hiredis>=2.3",
+            "hypothesis>=6.98",
+            "pytest>=8",
+            "pytest-cov>=5",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.5",
+            "selenium>=4.20",
+            "waitress>=3.0",
+        ],
+    },
+    entry_points={
+        "console_scripts": ["rollsession = wsgi_rollsession.cli:main"],
+        # PasteDeploy looks for a filter's name in filter_factory first, then in filter_app_factory.
+        "paste.filter_factory": [
+            "main = wsgi_rollsession.paste:filter_factory",
+            "filter = wsgi_rollsession.paste:filter_factory",
+        ],
+        "paste.filter_app_factory": [
+            "main = wsgi_rollsession.paste:filter_app_factory",
+            "filter_app = wsgi_rollsession.paste:filter_app_factory",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Web Environment",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP :: Session",
+        "Topic :: Internet :: WWW/HTTP :: WSGI :: Middleware",
+        "Topic :: Security",
+        "Typing :: Typed",
+    ],
+)
