@@ -1,0 +1,96 @@
+"""Django's session engines, saved on every request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..tiny import BareVisit, Lab, act
+from . import Contender
+
+LAB: Lab  # Django's settings belong to the process; so does the laboratory that they point to.
+
+
+class DjangoVisit:
+    def __init__(self, session: Any) -> None:
+        self.session = session
+
+    def renew(self, user: str) -> None:
+        # django.contrib.auth.login() does these two.
+        if self.session.get("user") not in (None, user):
+            self.session.flush()
+        else:
+            self.session.cycle_key()
+
+    def end(self) -> None:
+        self.session.flush()  # django.contrib.auth.logout()
+
+
+def visit(request: Any) -> Any:
+    from django.http import HttpResponse
+
+    visit = BareVisit() if LAB.bare else DjangoVisit(request.session)
+    body = act(request.path_info, request.META["QUERY_STRING"], visit, LAB.gates)
+    return HttpResponse(body, content_type="application/json")
+
+
+urlpatterns: list[Any] = []
+
+
+def build(lab: Lab, engine: str) -> Any:
+    global LAB
+    LAB = lab
+    import django
+    from django.conf import settings
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.urls import re_path
+
+    chosen: dict[str, Any] = {
+        "MIDDLEWARE": [] if lab.bare else ["django.contrib.sessions.middleware.SessionMiddleware"],
+        "SESSION_ENGINE": f"django.contrib.sessions.backends.{engine}",
+        "SESSION_SAVE_EVERY_REQUEST": lab.rolls,
+    }
+    if settings.configured:
+        for name, value in chosen.items():
+            setattr(settings, name, value)
+        return WSGIHandler()
+    settings.configure(
+        SECRET_KEY="s" * 50,
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF=__name__,
+        INSTALLED_APPS=["django.contrib.sessions"],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(lab.directory / "django.db")}},
+        CACHES={"default": {"BACKEND": f"{__name__}_cache.GatedRedisCache", "LOCATION": lab.redis_url}},
+        SESSION_COOKIE_AGE=3600,
+        SESSION_COOKIE_SECURE=True,
+        **chosen,
+    )
+    django.setup()
+    urlpatterns.append(re_path("", visit))
+    if engine in ("db", "cached_db") and not (lab.directory / "django.db").exists():
+        from django.core.management import call_command
+
+        call_command("migrate", verbosity=0)
+    if engine == "db":
+        from django.contrib.sessions.models import Session
+        from django.db.models.signals import pre_save
+
+        pre_save.connect(lambda **kwargs: LAB.gates.enter("store"), sender=Session, weak=False)
+    return WSGIHandler()
+
+
+def contender(engine: str, configuration: str, **traits: Any) -> Contender:
+    return Contender(
+        f"django-{engine}",
+        "Django",
+        f"{configuration}, SESSION_SAVE_EVERY_REQUEST",
+        lambda lab: build(lab, engine),
+        **traits,
+    )
+
+
+CONTENDERS = [
+    contender("signed_cookies", "signed_cookies"),
+    contender("db", "db (SQLite)", stored=True),
+    contender("cache", "cache (Redis)", stored=True, redis=True),
+    contender("cached_db", "cached_db (SQLite and Redis)", stored=True, redis=True),
+]

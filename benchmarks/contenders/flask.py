@@ -1,0 +1,72 @@
+"""Flask's own cookie session, and Flask-Session on Redis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..tiny import BareVisit, Lab, act
+from . import Contender
+from .redis_client import gated_redis
+
+
+class FlaskVisit:
+    def __init__(self, application: Any) -> None:
+        from flask import session
+
+        self.session = session
+        self._application = application
+
+    def renew(self, user: str) -> None:
+        self.session.permanent = True
+        interface = self._application.session_interface
+        if hasattr(interface, "regenerate"):
+            interface.regenerate(self.session)
+
+    def end(self) -> None:
+        self.session.clear()
+
+
+def build(lab: Lab, store: str) -> Any:
+    from flask import Flask, Response, request
+    from flask.sessions import SessionInterface
+
+    application = Flask("contender")
+    application.secret_key = "s" * 32
+    application.config.update(
+        SESSION_REFRESH_EACH_REQUEST=lab.rolls, SESSION_COOKIE_SECURE=True, SESSION_COOKIE_SAMESITE="Lax"
+    )
+
+    class NoSessions(SessionInterface):
+        def open_session(self, app: Any, request: Any) -> Any:
+            return {}
+
+        def save_session(self, app: Any, session: Any, response: Any) -> None:
+            pass
+
+    if lab.bare:
+        application.session_interface = NoSessions()
+    elif store == "redis":
+        from flask_session import Session
+
+        application.config.update(SESSION_TYPE="redis", SESSION_REDIS=gated_redis(lab), SESSION_PERMANENT=True)
+        Session(application)
+
+    @application.route("/<path:path>")
+    def visit(path: str) -> Any:
+        visit = BareVisit() if lab.bare else FlaskVisit(application)
+        return Response(act(f"/{path}", request.query_string.decode(), visit, lab.gates), mimetype="application/json")
+
+    return application
+
+
+CONTENDERS = [
+    Contender("flask", "Flask", "cookie session, permanent (signed)", lambda lab: build(lab, "cookie")),
+    Contender(
+        "flask-session-redis",
+        "Flask-Session",
+        "redis, permanent",
+        lambda lab: build(lab, "redis"),
+        stored=True,
+        redis=True,
+    ),
+]

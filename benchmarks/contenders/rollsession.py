@@ -1,0 +1,3 @@
+from . import Contender
+
+CONTENDERS: list[Contender] = []
