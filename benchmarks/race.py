@@ -87,9 +87,8 @@ def stale_overwrite(scene: Scene) -> str:
 def store_interleaving(scene: Scene) -> str:
     if not scene.stored:
         return "-"
-    flight = scene.take_off()
     scene.gates.arm("store")
-    scene.gates.release("handler")
+    flight = Flight(scene.browser, scene.path)
     written = flight.held("store")
     scene.copied.copy().get("/logout")
     scene.gates.release("store")
