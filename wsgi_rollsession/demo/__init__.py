@@ -1,0 +1,124 @@
+"""``rollsession demo``: the logout race, lost by a plain re-sent cookie and not by this project, in one application."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from . import server
+from .story import PLAIN, ROLLSESSION, Change, Round, Step, play
+
+ROUNDS = {
+    "application": "/update is slow in the application: it is answered after the logout",
+    "network": "/update is slow on the network: it is answered before the logout, and arrives after it",
+}
+_WIDTHS = (24, 30)
+
+
+def run(*, once: bool, port: int | None, insecure_http: bool = False) -> int:
+    """Play the race, print how it came out, then serve the page until Ctrl-C. Returns the exit code.
+
+    Args:
+        once: do not serve the page. Implied where standard output or input is no terminal.
+        port: to listen on; None for the first free one from 8000.
+        insecure_http: without Secure and ``__Host-``, for a browser that wants https even on localhost.
+
+    Raises:
+        server.DemoError: it cannot run here.
+    """
+    once = once or not (sys.stdin.isatty() and sys.stdout.isatty())
+    signal.signal(signal.SIGTERM, _interrupt)
+    with server.running(port, insecure_http) as actual:
+        print(f"gunicorn serves on http://localhost:{actual} with 2 worker processes; revocations are in SQLite.")
+        rounds = [_show(number, slow, actual) for number, slow in enumerate(ROUNDS, 1)]
+        good, verdict = judge(rounds)
+        if not once:
+            print(f"\n{verdict}\n\nClick through it yourself:  {_bold(f'http://localhost:{actual}/')}  (Ctrl-C stops)")
+            try:
+                signal.pause()
+            except KeyboardInterrupt:
+                print()
+    if once:
+        print(f"\n{verdict}", flush=True)
+    return 0 if good else 1
+
+
+def judge(rounds: list[Round]) -> tuple[bool, str]:
+    """Whether the rounds show what the demo claims, and the verdict in one line. Both halves are observations."""
+    count = len(rounds)
+    if not all(each.took_place for each in rounds):
+        return False, _red("verdict: FAILED: the race did not take place: a login or a logout did not work by itself")
+    held, came_back = sum(each.held for each in rounds), sum(each.plain_came_back for each in rounds)
+    good = held == came_back == count
+    text = (
+        f"wsgi_rollsession stayed logged out in {held} of {count} races;"
+        f" the plain re-sent cookie logged alice in again in {came_back} of {count}"
+    )
+    return good, _green(f"verdict: held: {text}") if good else _red(f"verdict: FAILED: {text}")
+
+
+def _show(number: int, slow: str, port: int) -> Round:
+    print(f"\n{_bold(f'Race {number} of {len(ROUNDS)}')}: {ROUNDS[slow]}\n")
+    _line(_dim, "", "wsgi_rollsession", "plain cookie, re-sent")
+    workers: dict[int, str] = {}
+    asked = 0
+    for event in play(port, slow):
+        if isinstance(event, Round):
+            return event
+        asked += 1
+        name = workers.setdefault(event.worker, "AB"[len(workers)] if len(workers) < 2 else f"{event.worker}")
+        if not event.users:
+            _line(_plain, f"{asked}  {event.title}", "in flight …", "in flight …")
+            _line(_dim, f"   worker {name}, held", "", "")
+            continue
+        late = asked >= 5
+        who = {kind: event.users[kind] or "nobody" for kind in (ROLLSESSION, PLAIN)}
+        answer = f"{asked}  {event.title}" + (" arrives late" if asked == 5 else "")
+        colours = [_green if (who[kind] == "nobody") == (asked >= 3) else _red for kind in (ROLLSESSION, PLAIN)]
+        if asked == 5:
+            colours = [_plain, _plain]  # what an answer says that was on its way is no claim yet
+        _line(_plain, answer, who[ROLLSESSION], who[PLAIN], colours)
+        effects = {kind: _effects(event.changes, kind) for kind in (ROLLSESSION, PLAIN)}
+        _line(_dim, f"   worker {name}", effects[ROLLSESSION], effects[PLAIN])
+        del late
+    raise AssertionError("a story ends with its outcome")
+
+
+def _effects(changes: tuple[Change, ...], kind: str) -> str:
+    """What an answer does to the cookies of one kind, in a few words."""
+    words: dict[str, list[str]] = {"sets": [], "deletes": []}
+    for change in changes:
+        if change.kind == kind:
+            what = "lease" if change.name.endswith("-lease") else "session" if kind == ROLLSESSION else "cookie"
+            words["deletes" if change.deletes else "sets"].append(what)
+    return ", ".join(f"{verb} {' and '.join(what)}" for verb, what in words.items() if what) or "sets nothing"
+
+
+def _line(
+    style: Callable[[str], str], first: str, second: str, third: str, colours: list[Callable[[str], str]] | None = None
+) -> None:
+    second = f"{second:<{_WIDTHS[1]}}"
+    if colours is not None:
+        second, third = colours[0](second), colours[1](third)
+    print(("  " + style(f"{first:<{_WIDTHS[0]}}") + "  " + second + "  " + third).rstrip())
+
+
+def _interrupt(*unused: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _styled(code: str) -> Callable[[str], str]:
+    def style(text: str) -> str:
+        coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        return f"\x1b[{code}m{text}\x1b[0m" if coloured else text
+
+    return style
+
+
+def _plain(text: str) -> str:
+    return text
+
+
+_bold, _dim, _red, _green = _styled("1"), _styled("2"), _styled("31"), _styled("32")
