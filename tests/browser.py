@@ -1,0 +1,196 @@
+"""A browser's cookie jar, a clock that stands still, and an application whose handler each test brings."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from wsgi_rollsession import RollSession, Session, generate_key
+from wsgi_rollsession.middleware import SESSION
+
+Handler = Callable[[Session], Any]
+KEY = generate_key()
+START = 1_800_000_000.0
+
+
+class Clock:
+    """Seconds since the epoch, moved by hand."""
+
+    def __init__(self, now: float = START) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+class Answer:
+    """A response, not yet seen by the browser."""
+
+    def __init__(self, status: str, headers: list[tuple[str, str]], result: Any, body: bytes) -> None:
+        self.status, self.headers, self.result, self.body = status, headers, result, body
+
+    @property
+    def set_cookies(self) -> list[str]:
+        """The values of its Set-Cookie headers."""
+        return [value for name, value in self.headers if name.lower() == "set-cookie"]
+
+    def header(self, name: str) -> str | None:
+        """The value of a header that occurs once."""
+        found = [value for key, value in self.headers if key.lower() == name.lower()]
+        assert len(found) <= 1, found
+        return found[0] if found else None
+
+    def sent(self) -> dict[str, str]:
+        """What it sets, by name; a deletion is an empty value."""
+        return {cookie.partition("=")[0]: cookie.partition("=")[2].partition(";")[0] for cookie in self.set_cookies}
+
+
+class Browser:
+    """A cookie jar that obeys Max-Age and the rules of cookie prefixes, and applies answers in order of arrival."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]], clock: Clock | None = None) -> None:
+        self.application = application
+        self.clock = clock or Clock()
+        self.jar: dict[str, tuple[str, float | None, str]] = {}  # value, expiry, attributes
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies that would be sent."""
+        now = self.clock()
+        return {name: value for name, (value, expires, _) in self.jar.items() if expires is None or expires > now}
+
+    def header(self) -> str:
+        """The Cookie header."""
+        return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+
+    def call(self, handler: Handler, *, header: str | None = None, **environ: Any) -> Answer:
+        """Send a request whose answer has not arrived yet."""
+        return call(self.application, handler, self.header() if header is None else header, **environ)
+
+    def receive(self, answer: Answer) -> Answer:
+        """Let an answer arrive."""
+        for cookie in answer.set_cookies:
+            pair, *attributes = cookie.split("; ")
+            name, _, value = pair.partition("=")
+            lowered = [each.lower() for each in attributes]
+            if name.startswith("__Host-"):
+                assert "secure" in lowered and "path=/" in lowered, cookie
+                assert not any(each.startswith("domain=") for each in lowered), cookie
+            age = next((int(each[8:]) for each in lowered if each.startswith("max-age=")), None)
+            rest = "; ".join(each for each in attributes if not each.lower().startswith("max-age="))
+            if age is not None and age <= 0:
+                if name in self.jar:
+                    assert self.jar[name][2] == rest, "a deletion repeats the attributes"
+                    del self.jar[name]
+            else:
+                self.jar[name] = (value, None if age is None else self.clock() + age, rest)
+        return answer
+
+    def do(self, handler: Handler, **environ: Any) -> Any:
+        """A request and its answer; the handler's result."""
+        return self.receive(self.call(handler, **environ)).result
+
+
+def call(application: Callable[..., Iterable[bytes]], handler: Handler, header: str, **environ: Any) -> Answer:
+    """One request, by the WSGI protocol."""
+    started: list[Any] = []
+    holder: dict[str, Any] = {}
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        started[:] = [status, headers]
+        return lambda data: None
+
+    full: dict[str, Any] = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/",
+        "QUERY_STRING": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "https",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "test.handler": handler,
+        "test.holder": holder,
+        **environ,
+    }
+    if header:
+        full["HTTP_COOKIE"] = header
+    iterable = application(full, start_response)
+    body = b"".join(iterable)
+    close = getattr(iterable, "close", None)
+    if close is not None:
+        close()
+    return Answer(started[0], started[1], holder.get("result"), body)
+
+
+def dispatch(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """The wrapped application: calls the request's handler with the session."""
+    environ["test.holder"]["result"] = environ["test.handler"](environ[SESSION])
+    start_response("200 OK", [("Content-Type", "text/plain"), *environ.get("test.headers", ())])
+    return [b"ok"]
+
+
+def wrap(clock: Clock | None = None, application: Any = dispatch, **options: Any) -> RollSession:
+    """The filter around an application, at a clock of the test's."""
+    options.setdefault("keys", KEY)
+    options.setdefault("revocations", "memory://")
+    wrapped = RollSession(application, **options)
+    if clock is not None:
+        wrapped._clock = clock
+        if hasattr(wrapped.revocations, "_clock"):
+            wrapped.revocations._clock = clock
+    return wrapped
+
+
+# Handlers
+
+
+def login(user: str) -> Handler:
+    """Log in as *user*."""
+
+    def handler(session: Session) -> None:
+        session.regenerate(tags=[f"user:{user}"])
+        session["user"] = user
+
+    return handler
+
+
+def logout(session: Session) -> None:
+    """Log out."""
+    session.invalidate()
+
+
+def who(session: Session) -> str | None:
+    """Who is logged in."""
+    user: str | None = session.get("user")
+    return user
+
+
+def put(key: str, value: Any) -> Handler:
+    """Store something."""
+
+    def handler(session: Session) -> None:
+        session[key] = value
+
+    return handler
+
+
+def get(key: str) -> Handler:
+    """Read something."""
+    return lambda session: session.get(key)
+
+
+def untouched(session: Session) -> None:
+    """Do not look at the session."""

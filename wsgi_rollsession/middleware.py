@@ -1,0 +1,192 @@
+"""The WSGI filter: the only module that knows WSGI, and the map of all others.
+
+    environ -> cookies (header -> candidates) -> seal (open) -> token (record) -> policy (alive?)
+            -> revocation (fences) -> session (mapping) -> the application
+            -> policy (decide) -> revocation (authoritative) -> token -> seal -> cookies (Set-Cookie)
+
+``exchange`` leads one request along that way.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .errors import ConfigurationError, StoreUnavailable
+from .exchange import Context, Exchange
+from .revocation import StoreOptions, open_store
+from .revocation.fence import ENDED, EVERYTHING, session_key, tag_key
+from .session import Session
+from .settings import Settings
+
+log = logging.getLogger("wsgi_rollsession")
+
+SESSION = "wsgi_rollsession.session"
+ROLL = "wsgi_rollsession.roll"
+
+Headers = list[tuple[str, str]]
+
+_is_shared = re.compile(r"(?:^|,)\s*(?:public|s-maxage\s*=)", re.IGNORECASE).search
+
+
+class RollSession:
+    """Wraps a WSGI application (PEP 3333) with sessions that stay logged out.
+
+    Args:
+        application: the WSGI application.
+        options: see ``Settings`` and docs/configuration.md; ``keys`` and ``revocations`` are required.
+
+    Raises:
+        ConfigurationError: names the option, what it requires and what it received.
+    """
+
+    def __init__(self, application: Callable[..., Iterable[bytes]], **options: Any) -> None:
+        try:
+            settings = Settings(**options)
+        except TypeError as error:
+            raise ConfigurationError(f"options: {str(error).replace('Settings.__init__()', 'RollSession')}") from None
+        self.settings = settings
+        self._application = application
+        ring = settings.ring()
+        if isinstance(settings.revocations, str):
+            store = open_store(
+                settings.revocations,
+                StoreOptions(lifetime_ms=settings.fence_lifetime_ms, accept_amnesia=settings.amnesia == "accept"),
+            )
+        else:
+            store = settings.revocations
+        self.revocations = store
+        self._context = Context(settings, ring, store)
+        self._roll_if = settings.roll_if
+        self._closed = settings.outage == "closed"
+        self._unshared = not store.shared
+        self._clock = time.time
+        if settings.insecure_http:
+            log.warning("insecure_http: session cookies go over plain http; use this for development only")
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if SESSION in environ:
+            return self._nested(environ, start_response)
+        if self._unshared and environ.get("wsgi.multiprocess"):
+            raise ConfigurationError(
+                "revocations: requires a store that all processes share, such as sqlite:///revocations.db,"
+                " received one that only this process sees; a logout would not reach the others"
+            )
+        exchange = Exchange(self._context, environ.get("HTTP_COOKIE", ""), int(self._clock() * 1000))
+        session = environ[SESSION] = exchange.session
+
+        def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
+            was_read = session._loaded
+            set_cookies, session_sent = exchange.commit(lambda: self._wants_roll(environ, headers))
+            if set_cookies or was_read:
+                headers = _merged(headers, set_cookies, session_sent, was_read)
+            if exc_info is None:
+                return start_response(status, headers)
+            return start_response(status, headers, exc_info)
+
+        if not self._closed:
+            return self._application(environ, start)
+        return self._or_unavailable(exchange, environ, start, start_response)
+
+    def _or_unavailable(
+        self,
+        exchange: Exchange,
+        environ: dict[str, Any],
+        start: Callable[..., Any],
+        start_response: Callable[..., Any],
+    ) -> Iterable[bytes]:
+        """``outage="closed"``: a request that presents a session is served only if the store can be asked."""
+        try:
+            if exchange.presents:
+                exchange.session._ensure_loaded()
+            return self._application(environ, start)
+        except StoreUnavailable as error:
+            log.warning("503: %s", error)
+            body = b"The session cannot be checked at the moment. Please try again.\n"
+            headers = [
+                ("Content-Type", "text/plain; charset=utf-8"),
+                ("Content-Length", str(len(body))),
+                ("Cache-Control", "no-store"),
+                ("Retry-After", "1"),
+            ]
+            start_response("503 Service Unavailable", headers)
+            return [body]
+
+    def _nested(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        # Two filters would fight over the cookies: the outer one's session serves both.
+        log.warning("RollSession is mounted inside another RollSession; the inner one does nothing")
+        return self._application(environ, start_response)
+
+    def _wants_roll(self, environ: dict[str, Any], headers: Headers) -> bool:
+        if environ.get(ROLL) is False:
+            return False
+        for name, value in headers:
+            if name.lower() == "cache-control" and _is_shared(value):
+                return False
+        if self._roll_if is None:
+            return True
+        try:
+            return bool(self._roll_if(environ))  # type: ignore[operator]
+        except Exception:
+            log.exception("roll_if failed: the session is not rolled")
+            return False
+
+    # What ends sessions from outside a request
+
+    def revoke(self, *tags: str) -> None:
+        """Log out everywhere: end every session that carries one of *tags* and was created until now.
+
+        A session that begins afterwards is not affected. To keep one's own, ``regenerate()`` it after this.
+
+        Raises:
+            StoreUnavailable: the store did not confirm it. The sessions may still be alive.
+        """
+        if tags:
+            self.revocations.fence_now([tag_key(tag) for tag in tags])
+
+    def revoke_session(self, session_id: str) -> None:
+        """End the session with this ``session.id``, whoever holds it. Raises ``StoreUnavailable``, as ``revoke``."""
+        try:
+            key = session_key(bytes.fromhex(session_id))
+        except ValueError:
+            raise ValueError("session_id: requires the 32 hexadecimal digits of a session.id") from None
+        self.revocations.fence([key], ENDED)
+
+    def revoke_everything(self) -> None:
+        """End every session created until now. Raises ``StoreUnavailable``, as ``revoke``."""
+        self.revocations.fence_now([EVERYTHING])
+
+    def close(self) -> None:
+        """Release the store's connections and threads."""
+        self.revocations.close()
+
+
+def _merged(headers: Headers, set_cookies: list[str], session_sent: bool, was_read: bool) -> Headers:
+    merged = list(headers)
+    if was_read:
+        _add_token(merged, "Vary", "Cookie", unless=("cookie", "*"))
+    if session_sent:
+        # RFC 9111, 7.3: Set-Cookie alone does not keep a shared cache from storing the response.
+        _add_token(merged, "Cache-Control", "no-store", unless=("no-store",))
+    merged.extend([("Set-Cookie", each) for each in set_cookies])
+    return merged
+
+
+def _add_token(headers: Headers, name: str, added: str, unless: tuple[str, ...]) -> None:
+    """Add to a header that is a comma-separated list; what the application said stays."""
+    place = None
+    for index, (existing, value) in enumerate(headers):
+        if existing.lower() == name.lower():
+            if any(member.strip().lower() in unless for member in value.split(",")):
+                return
+            place = index
+    if place is None:
+        headers.append((name, added))
+    else:
+        headers[place] = (headers[place][0], f"{headers[place][1]}, {added}" if headers[place][1] else added)
+
+
+__all__ = ["ROLL", "SESSION", "RollSession", "Session"]

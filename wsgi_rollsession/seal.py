@@ -1,0 +1,128 @@
+"""Cookie values <-> authenticated bytes. Nothing but ``peek`` reads a byte before it is authenticated.
+
+    session = b64u( 0x01 | key id 4 | issued u48 | nonce 24 | XAES-256-GCM(plaintext) )
+    lease   = b64u( 0x01 | key id 4 | renewed u48 | idle u32 | version u32 | HMAC-SHA-256 truncated to 17 )
+
+The additional data, and the start of what is authenticated, is a purpose label, the clear bytes in front and the
+cookie's full name; for a lease the session id too. So a value opens under its own name only. docs/format.md.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
+from hmac import compare_digest
+from os import urandom
+
+from cryptography.exceptions import InvalidTag
+
+from .keys import KeyRing
+from .token import BLOCK, LEASE_SIZE, Lease, pack_lease, unpack_lease
+from .xaes import NONCE_SIZE, TAG_SIZE
+
+VERSION = b"\x01"
+_SESSION_LABEL = b"wsgi_rollsession/v1/session\0"
+_LEASE_LABEL = b"wsgi_rollsession/v1/lease\0"
+
+_CLEAR = 11  # version, key id, issued
+_SEALED = _CLEAR + NONCE_SIZE
+_LEASE_CLEAR = 5 + LEASE_SIZE
+_MAC_SIZE = 17  # 19 + 17 bytes make 48 characters: no padding, no spare bits
+
+#: Characters of base64url in the smallest session value and in every lease value.
+SMALLEST_SESSION = (_SEALED + BLOCK + TAG_SIZE) * 4 // 3
+LEASE_LENGTH = (_LEASE_CLEAR + _MAC_SIZE) * 4 // 3
+
+
+class Unsealable(Exception):
+    """A cookie value that is not authentic. The message says why, without its content."""
+
+
+def peek(value: str) -> int:
+    """The clear time stamp (Unix ms) of a session or lease value: unauthenticated, only ever a hint. 0 for garbage."""
+    try:
+        return (
+            int.from_bytes(a2b_base64(value[4:16].replace("-", "+").replace("_", "/")), "big") >> 8 & 0xFFFF_FFFF_FFFF
+        )
+    except ValueError:
+        return 0
+
+
+def _decoded(value: str) -> bytes:
+    """The bytes of base64url without padding, whose length is a multiple of four.
+
+    Raises:
+        Unsealable: it is not the one text that encodes these bytes.
+    """
+    if "+" in value or "/" in value:
+        raise Unsealable("not base64url")
+    try:
+        decoded = a2b_base64(value.replace("-", "+").replace("_", "/"))
+    except ValueError:
+        raise Unsealable("not base64url") from None
+    if len(decoded) * 4 != len(value) * 3:  # a2b_base64 passes over what is not of its alphabet
+        raise Unsealable("not base64url")
+    return decoded
+
+
+def seal_session(ring: KeyRing, name: str, issued: int, plaintext: bytes) -> str:
+    """The value of the session cookie *name* for a packed record, issued at *issued* (Unix ms)."""
+    key = ring.newest
+    clear = VERSION + key.id + issued.to_bytes(6, "big")
+    nonce = urandom(NONCE_SIZE)
+    sealed = key.session_aead.seal(nonce, plaintext, _SESSION_LABEL + clear + name.encode("ascii"))
+    return urlsafe_b64encode(clear + nonce + sealed).decode("ascii")
+
+
+def open_session(ring: KeyRing, name: str, value: str) -> tuple[int, bytes]:
+    """When the session cookie *name* was issued (Unix ms), and its packed record.
+
+    Raises:
+        Unsealable
+    """
+    length = len(value)
+    if length < SMALLEST_SESSION or (length - SMALLEST_SESSION) % (BLOCK * 4 // 3):
+        raise Unsealable("wrong length")
+    sealed = _decoded(value)
+    if sealed[:1] != VERSION:
+        raise Unsealable("unknown format version")
+    key = ring.by_id.get(sealed[1:5])
+    if key is None:
+        raise Unsealable("unknown key")
+    clear = sealed[:_CLEAR]
+    try:
+        plaintext = key.session_aead.open(
+            sealed[_CLEAR:_SEALED], sealed[_SEALED:], _SESSION_LABEL + clear + name.encode("ascii")
+        )
+    except InvalidTag:
+        raise Unsealable("not authentic") from None
+    return int.from_bytes(clear[5:], "big"), plaintext
+
+
+def seal_lease(ring: KeyRing, name: str, session_id: bytes, lease: Lease) -> str:
+    """The value of the lease cookie *name*, bound to one session."""
+    key = ring.newest
+    clear = VERSION + key.id + pack_lease(lease)
+    mac = key.lease_mac.copy()
+    mac.update(_LEASE_LABEL + clear + session_id + name.encode("ascii"))
+    return urlsafe_b64encode(clear + mac.digest()[:_MAC_SIZE]).decode("ascii")
+
+
+def open_lease(ring: KeyRing, name: str, session_id: bytes, value: str) -> Lease:
+    """What the lease cookie *name* says of the session with that id.
+
+    Raises:
+        Unsealable
+    """
+    if len(value) != LEASE_LENGTH:
+        raise Unsealable("wrong length")
+    sealed = _decoded(value)
+    clear = sealed[:_LEASE_CLEAR]
+    key = ring.by_id.get(clear[1:5])
+    if clear[:1] != VERSION or key is None:
+        raise Unsealable("unknown key")
+    mac = key.lease_mac.copy()
+    mac.update(_LEASE_LABEL + clear + session_id + name.encode("ascii"))
+    if not compare_digest(mac.digest()[:_MAC_SIZE], sealed[_LEASE_CLEAR:]):
+        raise Unsealable("not authentic")
+    return unpack_lease(clear[5:])

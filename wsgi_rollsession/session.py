@@ -1,0 +1,275 @@
+"""The mapping that the application sees. Knows no time, no cryptography and no cookies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, MutableMapping
+from datetime import datetime, timezone
+from json import JSONDecoder, JSONEncoder
+from typing import Any, Protocol
+
+from .errors import SessionCommitted, SessionValueError
+from .revocation.fence import tag_key
+
+# ensure_ascii=False: what counts against a cookie's limit is UTF-8. Not a number and infinity are not JSON.
+_encode = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_decode = JSONDecoder().raw_decode
+_LARGEST_INT = 1 << 63
+EMPTY = b"{}"
+
+
+class Tags(frozenset[bytes]):
+    """A session's tags. Only their hashes are kept, so ask for a tag by its text: ``"user:42" in session.tags``."""
+
+    __slots__ = ()
+
+    def __contains__(self, tag: object) -> bool:
+        return super().__contains__(tag_key(tag) if isinstance(tag, str) else tag)
+
+
+class Owner(Protocol):
+    """What a session asks of the request that it belongs to."""
+
+    def load(self) -> None:
+        """Fill in the session that the request presents, if there is one."""
+
+    def regenerate(self, tags: tuple[bytes, ...] | None) -> None: ...
+
+    def invalidate(self) -> None: ...
+
+    def save(self) -> None: ...
+
+
+class Session(MutableMapping[str, Any]):
+    """A mapping from strings to JSON values. Nested changes are noticed; tuples come back as lists.
+
+    Every method that changes something raises ``SessionCommitted`` once the response headers were sent.
+    """
+
+    __slots__ = (
+        "_committed",
+        "_created",
+        "_data",
+        "_id",
+        "_loaded",
+        "_nested",
+        "_new",
+        "_owner",
+        "_raw",
+        "_suspect",
+        "_tags",
+        "_version",
+    )
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._loaded = False  # whether the owner has been asked
+        self._data: dict[str, Any] | None = None  # parsed only if somebody looks
+        self._raw = EMPTY  # the JSON that the browser holds
+        self._suspect = False  # something was assigned, or a mutable value was handed out
+        self._nested = False  # a mutable value was assigned or handed out: its insides may have changed
+        self._committed = False
+        self._id = b""
+        self._version = 0
+        self._created = 0
+        self._tags: tuple[bytes, ...] = ()
+        self._new = True
+
+    # The mapping
+
+    def _read(self) -> dict[str, Any]:
+        data = self._data
+        if data is None:
+            if not self._loaded:
+                self._load()
+            data = self._data = _decode(self._raw.decode("utf-8"))[0] if self._raw != EMPTY else {}
+        return data
+
+    def _load(self) -> None:
+        self._loaded = True
+        try:
+            self._owner.load()
+        except BaseException:
+            self._loaded = False
+            raise
+
+    def _change(self) -> dict[str, Any]:
+        if self._committed:
+            raise SessionCommitted("the response headers were sent: this change of the session cannot be kept")
+        data = self._read()
+        self._suspect = True
+        return data
+
+    def __getitem__(self, key: str) -> Any:
+        value = (self._data or self._read())[key]
+        if value.__class__ in _MUTABLE:
+            self._suspect = self._nested = True
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise SessionValueError(f"a session key is a string, not {type(key).__name__}")
+        _check(key, key)
+        _check(key, value)
+        self._change()[key] = value
+        if value.__class__ not in _SCALARS:
+            self._nested = True
+
+    def __delitem__(self, key: str) -> None:
+        del self._change()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._read()
+
+    def clear(self) -> None:
+        """Remove everything. A session that had content and ends its request without any is invalidated."""
+        self._change().clear()
+
+    def __repr__(self) -> str:
+        # Not the data: representations end up in logs.
+        return f"<Session {self.id} version {self.version}>" if self._loaded else "<Session, not loaded>"
+
+    # What it is
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits. Not a secret: it does not open anything. ``regenerate()`` changes it."""
+        self._ensure_loaded()
+        return self._id.hex()
+
+    @property
+    def version(self) -> int:
+        """How often the session was written. 0: never yet."""
+        self._ensure_loaded()
+        return self._version
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the request presented no session that is alive."""
+        self._ensure_loaded()
+        return self._new
+
+    @property
+    def created(self) -> datetime:
+        """When the session was created, in UTC."""
+        self._ensure_loaded()
+        return datetime.fromtimestamp(self._created / 1000, timezone.utc)
+
+    @property
+    def tags(self) -> Tags:
+        """The tags of the last ``regenerate(tags=…)``."""
+        self._ensure_loaded()
+        return Tags(self._tags)
+
+    def _ensure_loaded(self) -> None:
+        if not self._loaded:
+            self._load()
+
+    # What can be done with it
+
+    def regenerate(self, *, tags: Iterable[str] | None = None) -> None:
+        """Begin a new session with the same data, and end every session that the request presented.
+
+        Call it whenever somebody logs in, or gains or gives up rights: a session id from before must not do.
+
+        Args:
+            tags: names by which the session can be revoked later, such as ``user:42``. None keeps those it has.
+
+        Raises:
+            StoreUnavailable: the old session has tags, and the store did not confirm its end. Nothing has changed.
+            SessionCommitted
+        """
+        self._change()
+        if isinstance(tags, str):
+            raise TypeError("tags: requires several strings, received one; write tags=[...]")
+        self._owner.regenerate(None if tags is None else tuple(dict.fromkeys(tag_key(tag) for tag in tags)))
+
+    def invalidate(self) -> None:
+        """End every session that the request presented, on every machine, and forget the data.
+
+        Harmless when repeated, and when there is no session. What is stored afterwards begins a new one.
+
+        Raises:
+            StoreUnavailable: the store did not confirm it. **The sessions may still be alive**: tell the user.
+        """
+        self._ensure_loaded()
+        self._owner.invalidate()
+
+    def save(self) -> None:
+        """Check and seal the session now, rather than when the response starts. The response still carries it.
+
+        Raises:
+            SessionConflict: it was ended meanwhile, or (``strict``) another request wrote it first.
+            SessionTooLarge
+            StoreUnavailable: as the outage policy has it.
+        """
+        self._change()
+        self._owner.save()
+
+    # For the owner
+
+    def _adopt(self, *, raw: bytes, id: bytes, version: int, created: int, tags: tuple[bytes, ...], new: bool) -> None:
+        self._data = None
+        self._raw = raw
+        self._suspect = self._nested = False
+        self._id, self._version, self._created, self._tags, self._new = id, version, created, tags, new
+
+    def _dump(self) -> bytes:
+        """The data as JSON: the very object that was loaded if nothing differs from it."""
+        if not self._suspect or self._data is None:
+            return self._raw
+        data = self._data
+        if self._nested:  # a change inside can have brought in what an assignment would have refused
+            for key, value in data.items():
+                _check(key, value)
+        raw = _encode(data).encode("utf-8") if data else EMPTY
+        return self._raw if raw == self._raw else raw
+
+
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+_MUTABLE = frozenset((dict, list))
+_JSON_TYPES: tuple[type[Any], ...] = (str, int, float, dict, list, tuple)
+
+
+def _check(key: str, value: Any, depth: int = 0) -> None:
+    """Refuse what JSON cannot carry, or would carry back as something else."""
+    kind = value.__class__
+    if kind is str:
+        if not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                raise _unfit(key, "a string that is not Unicode text") from None
+    elif kind is bool or value is None:
+        pass
+    elif kind is int:
+        if not -_LARGEST_INT <= value < _LARGEST_INT:
+            raise _unfit(key, "an integer of more than 64 bits")
+    elif kind is float:
+        if value - value != 0:
+            raise _unfit(key, "a float that is not finite")
+    elif depth > 64:
+        raise _unfit(key, "a value nested more than 64 deep")
+    elif kind is dict:
+        for name, member in value.items():
+            if name.__class__ is not str:
+                raise _unfit(key, f"a dict with a key that is no string but {type(name).__name__}")
+            _check(key, name)
+            _check(key, member, depth + 1)
+    elif kind is list or kind is tuple:
+        for member in value:
+            _check(key, member, depth + 1)
+    else:
+        for base in _JSON_TYPES:  # a subclass: JSON carries it as its base
+            if isinstance(value, base):
+                return _check(key, base(value), depth)
+        raise _unfit(key, f"a {kind.__name__}")
+
+
+def _unfit(key: str, what: str) -> SessionValueError:
+    return SessionValueError(f"session[{key!r}]: JSON cannot carry {what}")
