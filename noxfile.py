@@ -1,4 +1,4 @@
-"""The suite on every supported Python that this machine has: `nox`, or `nox -s tests-3.12`. `make test` needs no nox."""
+"""The suite on every supported Python that this machine has: `nox`, or `nox -s tests-3.12`. Optional: see Makefile."""
 
 import nox
 

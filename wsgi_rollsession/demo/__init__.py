@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 
 from . import server
-from .story import PLAIN, ROLLSESSION, Change, Round, Step, play
+from .story import KINDS, Change, Phase, Round, Step, play
 
 ROUNDS = {
     "application": "/update is slow in the application: it is answered after the logout",
     "network": "/update is slow on the network: it is answered before the logout, and arrives after it",
 }
-_WIDTHS = (24, 30)
+_WIDTHS = (28, 28, 28)
+_ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 
 
 def run(*, once: bool, port: int | None, insecure_http: bool = False) -> int:
@@ -60,30 +62,32 @@ def judge(rounds: list[Round]) -> tuple[bool, str]:
 
 
 def _show(number: int, slow: str, port: int) -> Round:
+    """Play one race, and print its steps as they happen."""
     print(f"\n{_bold(f'Race {number} of {len(ROUNDS)}')}: {ROUNDS[slow]}\n")
-    _line(_dim, "", "wsgi_rollsession", "plain cookie, re-sent")
+    _line(_bold, "", "wsgi_rollsession", "plain cookie, re-sent")
     workers: dict[int, str] = {}
-    asked = 0
-    for event in play(port, slow):
+    logged_out = False
+    for count, event in enumerate(play(port, slow), 1):
         if isinstance(event, Round):
             return event
-        asked += 1
-        name = workers.setdefault(event.worker, "AB"[len(workers)] if len(workers) < 2 else f"{event.worker}")
-        if not event.users:
-            _line(_plain, f"{asked}  {event.title}", "in flight …", "in flight …")
-            _line(_dim, f"   worker {name}, held", "", "")
-            continue
-        late = asked >= 5
-        who = {kind: event.users[kind] or "nobody" for kind in (ROLLSESSION, PLAIN)}
-        answer = f"{asked}  {event.title}" + (" arrives late" if asked == 5 else "")
-        colours = [_green if (who[kind] == "nobody") == (asked >= 3) else _red for kind in (ROLLSESSION, PLAIN)]
-        if asked == 5:
-            colours = [_plain, _plain]  # what an answer says that was on its way is no claim yet
-        _line(_plain, answer, who[ROLLSESSION], who[PLAIN], colours)
-        effects = {kind: _effects(event.changes, kind) for kind in (ROLLSESSION, PLAIN)}
-        _line(_dim, f"   worker {name}", effects[ROLLSESSION], effects[PLAIN])
-        del late
+        logged_out = logged_out or event.title == "POST /logout"
+        worker = workers.setdefault(event.worker, f"worker {'ABCDEFGH'[len(workers) % 8]}")
+        _line(_plain, f"{count}  {event.title}", *(_user(event, kind, logged_out) for kind in KINDS))
+        effects = [_effects(event.changes, kind) if event.users else "" for kind in KINDS]
+        _line(_dim, f"   {worker}", *effects)
     raise AssertionError("a story ends with its outcome")
+
+
+def _user(step: Step, kind: str, logged_out: bool) -> str:
+    """Who the application says this is."""
+    if step.phase is Phase.IN_FLIGHT:
+        return "in flight ..."
+    user = step.users[kind]
+    if step.phase is Phase.LATE:  # what the application thought when it was asked; what counts is the next answer
+        return f"(was {user or 'nobody'})"
+    if logged_out and user is not None:
+        return _red(f"{user}   <- logged in again")
+    return _green(user or "nobody")
 
 
 def _effects(changes: tuple[Change, ...], kind: str) -> str:
@@ -91,18 +95,14 @@ def _effects(changes: tuple[Change, ...], kind: str) -> str:
     words: dict[str, list[str]] = {"sets": [], "deletes": []}
     for change in changes:
         if change.kind == kind:
-            what = "lease" if change.name.endswith("-lease") else "session" if kind == ROLLSESSION else "cookie"
+            what = "lease" if change.name.endswith("-lease") else "session cookie"
             words["deletes" if change.deletes else "sets"].append(what)
-    return ", ".join(f"{verb} {' and '.join(what)}" for verb, what in words.items() if what) or "sets nothing"
+    return ", ".join(f"{verb} the {' and '.join(what)}" for verb, what in words.items() if what) or "sets nothing"
 
 
-def _line(
-    style: Callable[[str], str], first: str, second: str, third: str, colours: list[Callable[[str], str]] | None = None
-) -> None:
-    second = f"{second:<{_WIDTHS[1]}}"
-    if colours is not None:
-        second, third = colours[0](second), colours[1](third)
-    print(("  " + style(f"{first:<{_WIDTHS[0]}}") + "  " + second + "  " + third).rstrip())
+def _line(style: Callable[[str], str], *cells: str) -> None:
+    padded = (cell + " " * (width - len(_ESCAPE.sub("", cell))) for cell, width in zip(cells, _WIDTHS))
+    print("  " + style("  ".join(padded).rstrip()))
 
 
 def _interrupt(*unused: object) -> None:

@@ -6,6 +6,7 @@ answer reports which cookies the browser sent and which the answer sets, for a p
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -181,6 +182,8 @@ def create(folder: str, keys: str, secret: str, insecure_http: bool = False) -> 
 
 def from_environment() -> Demo:
     """``gunicorn "wsgi_rollsession.demo.app:from_environment()"``."""
+    # That a write of a dead session is dropped, which is logged as a warning, is what the demo is about.
+    logging.getLogger("wsgi_rollsession").setLevel(logging.ERROR)
     read = os.environ
     return create(
         read["ROLLSESSION_DEMO_FOLDER"],

@@ -8,11 +8,19 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 HOST = "127.0.0.1"
-PLAIN = "plain"
-ROLLSESSION = "rollsession"
+ROLLSESSION, PLAIN = KINDS = ("rollsession", "plain")
+
+
+class Phase(Enum):
+    """Where in the race a step is."""
+
+    IN_FLIGHT = "sent, and not answered yet"
+    ANSWERED = "sent and answered"
+    LATE = "sent before, and answered now"
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,11 @@ class Step:
     """A request and what came of it, as observed by the client."""
 
     title: str
+    phase: Phase
     worker: int  # process id
-    users: dict[str, str | None] = field(
-        default_factory=dict
-    )  # by kind: who the application says this is; no answer yet: empty
+    #: By kind: who the application says this is. Empty without an answer.
+    users: dict[str, str | None] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
-    holds: tuple[str, ...] = ()  # the names of the cookies in the browser afterwards
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class Browser:
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         connection.request(method, path, headers={"Cookie": cookies} if cookies else {})
 
-    def receive(self, connection: http.client.HTTPConnection, title: str) -> Step:
+    def receive(self, connection: http.client.HTTPConnection, title: str, phase: Phase = Phase.ANSWERED) -> Step:
         answer = _json(connection)
         changes = tuple(Change.parse(header) for header in answer["set"])
         for change in changes:
@@ -104,7 +111,7 @@ class Browser:
             if not change.deletes:
                 self.cookies[change.name] = change.value
         users = {kind: answer[kind] for kind in (ROLLSESSION, PLAIN) if kind in answer}
-        return Step(title, answer["worker"], users, changes, tuple(self.cookies))
+        return Step(title, phase, answer["worker"], users, changes)
 
     def fetch(self, method: str, path: str, connection: http.client.HTTPConnection | None = None) -> Step:
         connection = connection or self.connect()
@@ -139,7 +146,7 @@ def play(port: int, slow: str) -> Iterator[Step | Round]:
             if time.monotonic() > deadline:
                 raise TimeoutError("/update did not reach the application within 30 s")
             time.sleep(0.005)
-        yield Step("POST /update", worker, holds=tuple(browser.cookies))
+        yield Step("POST /update", Phase.IN_FLIGHT, worker)
 
         logout = browser.fetch("POST", "/logout", browser.connect_to_another_worker(worker))
         yield logout
@@ -147,7 +154,7 @@ def play(port: int, slow: str) -> Iterator[Step | Round]:
         yield between
 
         _ask(control, "POST", gate)
-        update = browser.receive(late, "POST /update")
+        update = browser.receive(late, "POST /update arrives late", Phase.LATE)
         yield update
         end = browser.fetch("GET", "/whoami")
         yield end

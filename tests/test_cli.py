@@ -1,0 +1,293 @@
+"""The ``rollsession`` command, with real cookies and a real store."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from wsgi_rollsession import generate_key
+from wsgi_rollsession.cli import main
+from wsgi_rollsession.keys import KeyRing
+
+from .browser import START, Browser, Clock, login, put, who, wrap
+
+NAME = "__Host-session-"
+
+
+@pytest.fixture
+def key(monkeypatch):
+    """A key, where the command looks for it by default."""
+    made = generate_key()
+    monkeypatch.setenv("ROLLSESSION_KEYS", made)
+    monkeypatch.delenv("ROLLSESSION_REVOCATIONS", raising=False)
+    return made
+
+
+@pytest.fixture
+def url(tmp_path):
+    """The URL of an SQLite store."""
+    return f"sqlite:///{tmp_path}/revocations.db"
+
+
+@pytest.fixture
+def application(key, url):
+    """The filter, with that key and that store."""
+    wrapped = wrap(keys=key, revocations=url)
+    yield wrapped
+    wrapped.close()
+
+
+@pytest.fixture
+def alice(application):
+    """A browser in which alice is logged in, at the real time."""
+    browser = Browser(application, Clock(time.time()))
+    browser.do(login("alice"))
+    return browser
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and standard error of one command."""
+    try:
+        code = main(list(arguments))
+    except SystemExit as stopped:
+        code = stopped.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def inspect(capsys, *arguments):
+    """Exit code and the list of results of ``inspect --json``."""
+    code, out, _ = run(capsys, "inspect", "--json", *arguments)
+    return code, json.loads(out)
+
+
+def test_keygen_prints_a_key_that_a_ring_accepts(capsys):
+    """``keygen`` prints one new key, and a different one each time."""
+    code, first, _ = run(capsys, "keygen")
+    assert code == 0
+    KeyRing(first)
+    assert run(capsys, "keygen")[1] != first
+
+
+def test_inspect_shows_the_record_of_a_live_session(capsys, alice):
+    """``inspect`` of a Cookie header shows id, version, times and tags, exits with 0, and keeps the data to itself."""
+    code, (result,) = inspect(capsys, alice.header())
+    assert code == 0
+    assert result["refused"] is None
+    assert result["cookie"].startswith(NAME)
+    assert result["id"] == alice.do(lambda session: session.id)
+    assert result["version"] == 1
+    assert len(result["tag_hashes"]) == 1
+    assert "data" not in result
+    assert "alice" not in json.dumps(result)
+
+
+def test_inspect_shows_the_data_when_asked(capsys, alice):
+    """``--data`` adds the session's data."""
+    _, (result,) = inspect(capsys, alice.header(), "--data")
+    assert result["data"] == {"user": "alice"}
+
+
+def test_inspect_prints_a_table_for_people(capsys, alice):
+    """Without ``--json``, one line for each fact, the verdict among them."""
+    code, out, _ = run(capsys, "inspect", alice.header())
+    assert code == 0
+    assert any(line.split() == ["verdict", "alive"] for line in out.splitlines())
+
+
+def test_inspect_takes_a_value_with_its_name_or_standard_input(capsys, alice):
+    """A value alone needs the cookie's name, for it opens under that name only; ``-`` reads standard input."""
+    ((name, value),) = alice.cookies.items()
+    assert inspect(capsys, value, "--name", name)[0] == 0
+    assert (
+        inspect(capsys, value, "--name", name[:-1] + ("A" if name[-1] != "A" else "B"))[1][0]["refused"]
+        == "not authentic"
+    )
+    assert run(capsys, "inspect", value)[0] == 2
+    command = [sys.executable, "-m", "wsgi_rollsession", "inspect", "-"]
+    done = subprocess.run(command, input=f"Cookie: other=1; {name}={value}\n", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_inspect_counts_the_lease(capsys, alice):
+    """The last activity is the lease's, if one is there; a damaged lease is named and ignored."""
+    before = inspect(capsys, alice.header())[1][0]
+    alice.clock.advance(61)
+    alice.application._clock = alice.clock
+    alice.do(who)
+    (lease,) = (name for name in alice.cookies if name.endswith("-lease"))
+    # The clock of the command is the real one, and a minute ahead is tolerated.
+    result = inspect(capsys, alice.header())[1][0]
+    assert result["last_seen"] > before["last_seen"]
+    damaged = alice.header().replace(alice.cookies[lease], alice.cookies[lease][:-1] + "-")
+    result = inspect(capsys, damaged)[1][0]
+    assert result["lease_refused"] == "not authentic"
+    assert result["last_seen"] == before["last_seen"]
+
+
+def test_inspect_says_that_a_lease_alone_is_inert(capsys, alice):
+    """A lease without its session is refused as such."""
+    alice.clock.advance(61)
+    alice.application._clock = alice.clock
+    alice.do(who)
+    (name,) = (name for name in alice.cookies if name.endswith("-lease"))
+    code, (result,) = inspect(capsys, f"{name}={alice.cookies[name]}")
+    assert code == 1
+    assert "inert" in result["refused"]
+
+
+@pytest.mark.parametrize(
+    ("cookie", "reason"),
+    [
+        (f"{NAME}AAAAAAAA=AAAA", "wrong length"),
+        (f"{NAME}AAAAAAAA=\u00e9", "characters"),
+        (f"{NAME}AAAAAAAA={'!' * 152}", "characters"),
+        ("anything=", "characters"),
+    ],
+)
+def test_inspect_names_why_garbage_is_refused(capsys, key, cookie, reason):
+    """Whatever the value is, ``inspect`` exits with 1 and says why it is refused."""
+    code, (result,) = inspect(capsys, cookie)
+    assert code == 1
+    assert reason in result["refused"]
+
+
+def test_inspect_names_an_unknown_key(capsys, alice, monkeypatch):
+    """A cookie sealed with a key that the ring does not hold is refused as such."""
+    monkeypatch.setenv("OTHER", generate_key())
+    code, (result,) = inspect(capsys, alice.header(), "--keys-env", "OTHER")
+    assert (code, result["refused"]) == (1, "unknown key")
+
+
+def test_inspect_names_an_expired_session(capsys, key):
+    """A session past its idle timeout is refused as such."""
+    clock = Clock(START - 10 * 365 * 86400)
+    browser = Browser(wrap(clock, keys=key), clock)
+    browser.do(put("a", 1))
+    code, (result,) = inspect(capsys, browser.header())
+    assert (code, result["refused"]) == (1, "absolute timeout")
+
+
+def test_inspect_reads_keys_from_a_file(capsys, alice, key, tmp_path, monkeypatch):
+    """``--keys-file`` names a file with the key ring."""
+    monkeypatch.delenv("ROLLSESSION_KEYS")
+    file = tmp_path / "keys"
+    file.write_text(f"{generate_key()}\n{key}\n")
+    assert inspect(capsys, alice.header(), "--keys-file", str(file))[0] == 0
+    assert run(capsys, "inspect", alice.header(), "--keys-file", str(tmp_path / "none"))[0] == 1
+
+
+def test_inspect_asks_the_store_if_it_is_named(capsys, alice, url):
+    """With ``--store``, a session that was logged out is refused, and the reason says so."""
+    header = alice.header()
+    assert inspect(capsys, header, "--store", url)[0] == 0
+    alice.do(lambda session: session.invalidate())
+    assert inspect(capsys, header)[0] == 0
+    code, (result,) = inspect(capsys, header, "--store", url)
+    assert code == 1
+    assert "logged out" in result["refused"]
+
+
+def test_a_missing_or_malformed_key_is_a_usage_error_that_does_not_show_it(capsys, monkeypatch):
+    """Exit code 2, a message that names the option or the problem, and never the key."""
+    monkeypatch.delenv("ROLLSESSION_KEYS", raising=False)
+    code, _, error = run(capsys, "inspect", "a=b")
+    assert code == 2
+    assert "--keys-env" in error
+    secret = generate_key()[:-1]
+    monkeypatch.setenv("ROLLSESSION_KEYS", secret)
+    code, out, error = run(capsys, "inspect", "a=b")
+    assert code == 2
+    assert secret[20:] not in out + error
+
+
+@pytest.mark.parametrize("how", ["tag", "session", "everything"])
+def test_revoke_ends_sessions_in_running_applications(capsys, application, alice, url, how):
+    """``revoke`` by tag, by session id or of everything ends the session in an application that is running."""
+    session_id = alice.do(lambda session: session.id)
+    what = {"tag": ["--tag", "user:alice"], "session": ["--session", session_id], "everything": ["--everything"]}[how]
+    code, out, _ = run(capsys, "revoke", *what, "--store", url)
+    assert code == 0
+    assert "ended" in out
+    assert alice.do(who) is None
+
+
+def test_revoke_of_another_tag_ends_nothing(capsys, alice, url):
+    """``revoke --tag`` leaves sessions without that tag alone."""
+    assert run(capsys, "revoke", "--tag", "user:bob", "--store", url)[0] == 0
+    assert alice.do(who) == "alice"
+
+
+def test_the_store_can_be_named_by_a_variable(capsys, alice, url, monkeypatch):
+    """A URL with a password need not be an argument: ``ROLLSESSION_REVOCATIONS``."""
+    monkeypatch.setenv("ROLLSESSION_REVOCATIONS", url)
+    assert run(capsys, "revoke", "--tag", "user:alice")[0] == 0
+    assert alice.do(who) is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["revoke"],
+        ["revoke", "--tag", "a"],
+        ["revoke", "--tag", "a", "--everything", "--store", "sqlite:///x"],
+        ["revoke", "--session", "xyz", "--store", "sqlite:///x"],
+        ["revoke", "--everything", "--store", "memory://"],
+        ["revoke", "--everything", "--store", "gopher://x"],
+        ["status"],
+        ["inspect"],
+    ],
+)
+def test_wrong_usage_exits_with_2(capsys, key, arguments):
+    """What the command cannot understand exits with 2 and a message on standard error."""
+    code, out, error = run(capsys, *arguments)
+    assert code == 2
+    assert not out
+    assert error
+
+
+def test_a_store_that_does_not_exist_is_not_created(capsys, tmp_path):
+    """A mistyped SQLite path fails, for a new store would seem to have confirmed the revocation."""
+    path = tmp_path / "mistyped.db"
+    code, _, error = run(capsys, "revoke", "--everything", "--store", f"sqlite:///{path}")
+    assert code == 1
+    assert str(path) in error
+    assert not path.exists()
+
+
+def test_an_unreachable_store_exits_with_1(capsys):
+    """A revocation that was not confirmed is a failure, said without the store's password."""
+    code, out, error = run(capsys, "revoke", "--everything", "--store", "redis://:secret-word@127.0.0.1:1/0")
+    assert code == 1
+    assert not out
+    assert error
+    assert "secret-word" not in error
+
+
+def test_status_shows_the_state_of_the_store(capsys, alice, url):
+    """``status`` shows how many fences there are, as a table or as JSON."""
+    alice.do(lambda session: session.invalidate())
+    code, out, _ = run(capsys, "status", "--store", url)
+    assert code == 0
+    assert "fences" in out
+    status = json.loads(run(capsys, "status", "--store", url, "--json")[1])
+    assert status["fences"] >= 1
+
+
+def test_everything_works_on_redis(capsys, key, redis_url):
+    """``revoke`` and ``status`` reach a Redis store that a running application uses."""
+    application = wrap(keys=key, revocations=redis_url)
+    browser = Browser(application, Clock(time.time()))
+    browser.do(login("alice"))
+    try:
+        assert browser.do(who) == "alice"
+        assert run(capsys, "revoke", "--tag", "user:alice", "--store", redis_url)[0] == 0
+        assert browser.do(who) is None
+        assert run(capsys, "status", "--store", redis_url)[0] == 0
+    finally:
+        application.close()

@@ -1,0 +1,98 @@
+"""What the installed distribution promises to pip, Paste Deploy, type checkers and users of the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import distribution, entry_points
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from paste.deploy import loadapp, loadfilter
+
+import wsgi_rollsession
+from wsgi_rollsession import RollSession, generate_key
+
+ROOT = Path(__file__).parent.parent
+PIPELINE = """
+[pipeline:main]
+pipeline = session application
+
+[filter:session]
+use = egg:wsgi_rollsession{name}
+keys = {key}
+revocations = memory://
+idle_timeout = 30m
+strict = true
+
+[app:application]
+paste.app_factory = {module}:application_factory
+"""
+
+
+def application_factory(global_conf, **options):
+    """An application for the pipeline."""
+
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"ok"]
+
+    return application
+
+
+def test_requirements_are_few_and_the_python_is_3_10_or_newer():
+    """A plain install brings cryptography, redis and WebOb, and refuses Python before 3.10."""
+    metadata = distribution("wsgi_rollsession").metadata
+    plain = [each for each in metadata.get_all("Requires-Dist") if "extra ==" not in each]
+    names = sorted(each.partition(">=")[0].strip().lower() for each in plain)
+    assert names == ["cryptography", "redis", "webob"]
+    assert metadata["Requires-Python"] == ">=3.10"
+    assert metadata["License"] == "MIT" or metadata["License-Expression"] == "MIT"
+
+
+def test_the_package_is_marked_as_typed_and_carries_its_data():
+    """Type checkers find py.typed, and the demo finds its page."""
+    assert files(wsgi_rollsession).joinpath("py.typed").is_file()
+    assert files("wsgi_rollsession.demo").joinpath("page.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["", "#main", "#filter", "#filter_app"])
+def test_paste_deploy_finds_the_filter(tmp_path, name):
+    """``use = egg:wsgi_rollsession`` in an ini, with or without an entry point's name, wraps the application."""
+    ini = tmp_path / "paste.ini"
+    ini.write_text(PIPELINE.format(name=name, key=generate_key(), module=__name__))
+    application = loadapp(f"config:{ini}")
+    assert isinstance(application, RollSession)
+    assert application.settings.idle_timeout == 1800
+    assert application.settings.strict is True
+
+
+def test_paste_deploy_loads_the_filter_alone(tmp_path):
+    """The filter can be loaded by itself, for an application that is made elsewhere."""
+    ini = tmp_path / "paste.ini"
+    ini.write_text(PIPELINE.format(name="", key=generate_key(), module=__name__))
+    make = loadfilter(f"config:{ini}", name="session")
+    assert isinstance(make(application_factory({})), RollSession)
+
+
+def test_the_command_is_installed_and_is_the_same_as_the_module():
+    """``rollsession`` and ``python -m wsgi_rollsession`` print the distribution's version."""
+    (command,) = entry_points(group="console_scripts", name="rollsession")
+    script = Path(sys.executable).with_name(command.name)
+    for start in ([str(script)], [sys.executable, "-m", "wsgi_rollsession"]):
+        printed = subprocess.run([*start, "--version"], check=True, capture_output=True, text=True).stdout
+        assert printed.strip() == distribution("wsgi_rollsession").version
+
+
+def test_public_names_are_sorted_and_exist():
+    """``__all__`` is sorted, and everything in it can be imported."""
+    assert wsgi_rollsession.__all__ == sorted(wsgi_rollsession.__all__)
+    assert all(hasattr(wsgi_rollsession, name) for name in wsgi_rollsession.__all__)
+
+
+def test_importing_the_package_does_not_import_the_stores_or_the_demo():
+    """A store's client library is loaded only by those who name that store's scheme."""
+    program = "import sys, wsgi_rollsession; print({'redis', 'sqlite3', 'gunicorn'} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert printed.stdout.strip() == "set()"
