@@ -13,7 +13,7 @@ import pytest
 
 from wsgi_rollsession import RollSession, Session
 
-from .browser import Answer, Browser, Clock, get, login, logout, put, untouched, who, wrap
+from .browser import Answer, Browser, Clock, get, login, logout, put, who, wrap
 
 R1 = Callable[[Session], Any]
 

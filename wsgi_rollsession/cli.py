@@ -206,7 +206,7 @@ def _session(
     result["refused"] = policy.expired(now, seen, idle, record.ends)
     if store is not None and result["refused"] is None:
         numbers = store.confirm([EVERYTHING, session_key(record.id), *record.tags])
-        result["refused"] = policy.refused(record, numbers)
+        result["refused"] = policy.refused(record.created, record.version, numbers)
     result |= {
         "id": record.id.hex(),
         "version": record.version,

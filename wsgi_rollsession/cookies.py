@@ -10,7 +10,7 @@ from base64 import urlsafe_b64encode
 
 from webob.cookies import make_cookie
 
-from .seal import LEASE_LENGTH, SMALLEST_SESSION
+from .seal import SMALLEST_SESSION
 from .settings import Settings
 
 #: What browsers accept for name, value and attributes together (RFC 6265, 6.1).
@@ -22,6 +22,7 @@ CANDIDATES = 8
 PRESENTED = 64
 
 _LEASE = "-lease"
+_LEASE_IS = _LEASE + "="
 _BLANK = " \t"
 _BLANK_OR_QUOTE = ' \t"'
 
@@ -29,7 +30,7 @@ _BLANK_OR_QUOTE = ' \t"'
 class Cookies:
     """The cookies of one configuration: everything that can be prepared at start-up is."""
 
-    __slots__ = ("_attributes", "_deletion", "_tag_length", "isolated", "prefix")
+    __slots__ = ("_attributes", "_deletion", "_length", "isolated", "prefix")
 
     def __init__(self, settings: Settings) -> None:
         secure = not settings.insecure_http
@@ -39,7 +40,7 @@ class Cookies:
         prefix = ("__Host-" if host_only else "__Secure-") if secure else ""
         #: The full name of the session cookie, up to its tag in the isolated layout.
         self.prefix = prefix + settings.cookie_name + ("-" if self.isolated else "")
-        self._tag_length = 8 if self.isolated else 0
+        self._length = len(self.prefix) + (8 if self.isolated else 0)
         # WebOb validates and writes the attributes, once.
         cookie = make_cookie(
             "n",
@@ -59,22 +60,20 @@ class Cookies:
         """Sessions as (name, value) in the order of the header, and lease values by the name of their session."""
         sessions: list[tuple[str, str]] = []
         leases: dict[str, str] = {}
-        prefix = self.prefix
+        prefix, length = self.prefix, self._length
         at = header.find(prefix)
         while at >= 0:  # from one of ours to the next, whatever else the header holds
             stop = header.find(";", at)
             if stop < 0:
                 stop = len(header)
             if at == 0 or header.startswith("; ", at - 2) or _begins(header, at):
-                name, _, value = header[at:stop].partition("=")
-                name, value = name.rstrip(_BLANK), value.strip(_BLANK_OR_QUOTE)
-                length = len(name) - len(prefix)
-                if length == self._tag_length:
+                equals = at + length
+                if header.startswith("=", equals):
+                    value = header[equals + 1 : stop].strip(_BLANK_OR_QUOTE)
                     if SMALLEST_SESSION <= len(value) <= LIMIT:
-                        sessions.append((name, value))
-                elif length == self._tag_length + len(_LEASE) and name.endswith(_LEASE) and self.isolated:
-                    if len(value) == LEASE_LENGTH:
-                        leases[name[: -len(_LEASE)]] = value
+                        sessions.append((header[at:equals], value))
+                elif header.startswith(_LEASE_IS, equals):
+                    leases[header[at:equals]] = header[equals + len(_LEASE_IS) : stop].strip(_BLANK_OR_QUOTE)
             at = header.find(prefix, stop)
         return sessions, leases
 

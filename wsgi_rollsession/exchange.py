@@ -78,35 +78,21 @@ class Exchange:
         now: when the request arrived, in Unix milliseconds. The clock is not read again.
     """
 
-    __slots__ = (
-        "_base",
-        "_beyond",
-        "_context",
-        "_doomed",
-        "_gave_up",
-        "_header",
-        "_leases",
-        "_now",
-        "_pending",
-        "_presented",
-        "_regenerated",
-        "_sessions",
-        "session",
-    )
+    # Class attributes are the initial values: most requests leave most of them as they are.
+    _sessions: list[tuple[str, str]] | None = None
+    _leases: dict[str, str]
+    _presented: Sequence[Presented] = ()
+    _beyond = False  # the sessions past CANDIDATES have been opened too
+    _base: Presented | None = None  # the session as the browser holds it, if it is alive and still ours
+    _regenerated = False
+    _pending: str | None = None  # the sealed session, ready to be sent
+    _doomed: dict[str, bool]  # session cookies to delete -> whether there is a lease to delete
+    _gave_up = False
 
     def __init__(self, context: Context, header: str, now: int) -> None:
         self._context = context
         self._header = header
         self._now = now
-        self._sessions: list[tuple[str, str]] | None = None
-        self._leases: dict[str, str] = {}
-        self._presented: Sequence[Presented] = ()
-        self._beyond = False  # the sessions past CANDIDATES have been opened too
-        self._base: Presented | None = None  # the session as the browser holds it, if it is alive and still ours
-        self._regenerated = False
-        self._pending: str | None = None  # the sealed session, ready to be sent
-        self._doomed: dict[str, bool] = {}  # session cookies to delete -> whether there is a lease to delete
-        self._gave_up = False
         self.session = Session(self)
 
     # Loading
@@ -134,6 +120,7 @@ class Exchange:
 
     def load(self) -> None:
         """Find the session: of those presented that are alive, the latest login, else the latest."""
+        self._doomed = {}
         presented = self._presented = self._open(self._parse()[-CANDIDATES:])
         base = None
         if presented:
@@ -160,17 +147,19 @@ class Exchange:
             )
 
     def _judge(self, presented: Sequence[Presented]) -> None:
+        if len(presented) == 1:  # as nearly always
+            one = presented[0]
+            if one.why is None:
+                one.why = policy.refused(one.record.created, one.record.version, self._lookup(one.keys))
+            return
         living = [each for each in presented if each.why is None]
-        if len(living) == 1:
-            one = living[0]
-            one.why = policy.refused(one.record, self._lookup(one.keys))
-        elif living:
+        if living:
             keys = tuple(key for each in living for key in each.keys)
             numbers = self._lookup(keys)
             start = 0
             for each in living:
                 stop = start + len(each.keys)
-                each.why = policy.refused(each.record, numbers[start:stop])
+                each.why = policy.refused(each.record.created, each.record.version, numbers[start:stop])
                 start = stop
 
     def _lookup(self, keys: tuple[bytes, ...]) -> Sequence[int]:
@@ -372,9 +361,7 @@ class Exchange:
             numbers = context.store.recall(keys)
         if base is None and not self._regenerated and not session._version:
             session._created = policy.created_after(self._now, numbers[:1])
-        why = policy.refused(
-            Record(session._id, max(session._version, 1), session._created, 0, 0, False, session._tags, b""), numbers
-        )
+        why = policy.refused(session._created, max(session._version, 1), numbers)
         if why is not None:
             if base is not None:
                 base.why = why
@@ -424,11 +411,11 @@ class Exchange:
     def _roll(self, base: Presented) -> tuple[str | None, str | None]:
         context, now, record = self._context, self._now, base.record
         try:
-            why = policy.refused(record, context.store.confirm(base.keys))
+            why = policy.refused(record.created, record.version, context.store.confirm(base.keys))
         except StoreUnavailable:
             if context.outage != "open":
                 return None, None
-            why = policy.refused(record, context.store.recall(base.keys))
+            why = policy.refused(record.created, record.version, context.store.recall(base.keys))
         if why is not None:
             log.info("session %s not rolled: %s", self.session.id, why)
             base.why = why

@@ -29,7 +29,7 @@ ROLL = "wsgi_rollsession.roll"
 
 Headers = list[tuple[str, str]]
 
-_is_shared = re.compile(r"(?:^|,)\s*(?:public|s-maxage\s*=)", re.IGNORECASE).search
+_is_shared = re.compile(r"(?:^|,)\s*(?:public\b|s-maxage\s*=)", re.IGNORECASE).search
 
 
 class RollSession:
@@ -165,28 +165,33 @@ class RollSession:
 
 
 def _merged(headers: Headers, set_cookies: list[str], session_sent: bool, was_read: bool) -> Headers:
-    merged = list(headers)
-    if was_read:
-        _add_token(merged, "Vary", "Cookie", unless=("cookie", "*"))
-    if session_sent:
-        # RFC 9111, 7.3: Set-Cookie alone does not keep a shared cache from storing the response.
-        _add_token(merged, "Cache-Control", "no-store", unless=("no-store",))
-    merged.extend([("Set-Cookie", each) for each in set_cookies])
+    """The response's headers with ours; what the application said stays."""
+    merged = []
+    vary = "Cookie" if was_read else ""
+    # RFC 9111, 7.3: Set-Cookie alone does not keep a shared cache from storing the response.
+    control = "no-store" if session_sent else ""
+    for header in headers:
+        lowered = header[0].lower()
+        if vary and lowered == "vary":
+            header, vary = _with(header, vary, unless=("cookie", "*")), ""
+        elif control and lowered == "cache-control":
+            header, control = _with(header, control, unless=("no-store",)), ""
+        merged.append(header)
+    if vary:
+        merged.append(("Vary", vary))
+    if control:
+        merged.append(("Cache-Control", control))
+    for set_cookie in set_cookies:
+        merged.append(("Set-Cookie", set_cookie))
     return merged
 
 
-def _add_token(headers: Headers, name: str, added: str, unless: tuple[str, ...]) -> None:
-    """Add to a header that is a comma-separated list; what the application said stays."""
-    place = None
-    for index, (existing, value) in enumerate(headers):
-        if existing.lower() == name.lower():
-            if any(member.strip().lower() in unless for member in value.split(",")):
-                return
-            place = index
-    if place is None:
-        headers.append((name, added))
-    else:
-        headers[place] = (headers[place][0], f"{headers[place][1]}, {added}" if headers[place][1] else added)
+def _with(header: tuple[str, str], member: str, unless: tuple[str, ...]) -> tuple[str, str]:
+    """A header whose value is a comma-separated list, with one more member."""
+    name, value = header
+    if any(each.strip().lower() in unless for each in value.split(",")):
+        return header
+    return name, f"{value}, {member}" if value.strip() else member
 
 
 __all__ = ["ROLL", "SESSION", "RollSession", "Session"]

@@ -45,12 +45,11 @@ def expired(now: int, seen: int, idle_s: int, ends: int) -> str | None:
     return None
 
 
-def refused(record: Record, numbers: Sequence[int]) -> str | None:
+def refused(created: int, version: int, numbers: Sequence[int]) -> str | None:
     """Why the fences refuse a session, or None. *numbers* are those of everything, the session and its tags."""
-    created = record.created
     if created <= numbers[0] * 1000:
         return "everything was revoked, or the store has lost its data"
-    if record.version < numbers[1]:
+    if version < numbers[1]:
         return "logged out, or superseded by a later version"
     for number in numbers[2:]:
         if created <= number * 1000:

@@ -45,34 +45,21 @@ class Session(MutableMapping[str, Any]):
     Every method that changes something raises ``SessionCommitted`` once the response headers were sent.
     """
 
-    __slots__ = (
-        "_committed",
-        "_created",
-        "_data",
-        "_id",
-        "_loaded",
-        "_nested",
-        "_new",
-        "_owner",
-        "_raw",
-        "_suspect",
-        "_tags",
-        "_version",
-    )
+    # Class attributes are the initial values: most requests leave most of them as they are.
+    _loaded = False  # whether the owner has been asked
+    _data: dict[str, Any] | None = None  # parsed only if somebody looks
+    _raw = EMPTY  # the JSON that the browser holds
+    _suspect = False  # something was assigned, or a mutable value was handed out
+    _nested = False  # a mutable value was assigned or handed out: its insides may have changed
+    _committed = False
+    _id = b""
+    _version = 0
+    _created = 0
+    _tags: tuple[bytes, ...] = ()
+    _new = True
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._loaded = False  # whether the owner has been asked
-        self._data: dict[str, Any] | None = None  # parsed only if somebody looks
-        self._raw = EMPTY  # the JSON that the browser holds
-        self._suspect = False  # something was assigned, or a mutable value was handed out
-        self._nested = False  # a mutable value was assigned or handed out: its insides may have changed
-        self._committed = False
-        self._id = b""
-        self._version = 0
-        self._created = 0
-        self._tags: tuple[bytes, ...] = ()
-        self._new = True
 
     # The mapping
 
