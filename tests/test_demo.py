@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from urllib.request import urlopen
 
 import pytest
@@ -40,7 +41,7 @@ def test_the_logout_and_the_late_update_are_in_different_processes():
     done = subprocess.run([*COMMAND, "--once"], capture_output=True, text=True, timeout=90)
     lines = [line.strip() for line in done.stdout.splitlines()]
     workers = {}
-    for line, following in zip(lines, lines[1:], strict=False):
+    for line, following in pairwise(lines):
         for title in ("POST /logout", "POST /update arrives late"):
             if title in line:
                 workers.setdefault(title, []).append(" ".join(following.split()[:2]))
@@ -84,7 +85,7 @@ def test_the_verdict_needs_both_halves_and_a_race_that_took_place(end, logout, g
 
 
 def test_in_a_terminal_it_serves_the_page_until_it_is_interrupted():
-    """With a terminal, the page is served after the verdict; Ctrl-C stops everything, and the exit code is the verdict's."""
+    """With a terminal, the page is served after the verdict; Ctrl-C stops everything, and the exit code is as before."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm"})
     os.close(theirs)
