@@ -160,7 +160,7 @@ def run(server: Server, contender: Contender, runs: int) -> dict[str, dict[str, 
 
 def main(name: str, runs: str, redis_url: str = "") -> None:
     contender = contenders()[name]
-    with contender.open(Lab(redis_url=redis_url)) as server:
+    with contender.open(Lab(redis_url=redis_url, gated=True)) as server:
         json.dump({"title": contender.title, "table": run(server, contender, int(runs))}, sys.stdout)
 
 

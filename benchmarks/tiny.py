@@ -11,7 +11,10 @@ import tempfile
 import threading
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from random import Random
+from string import ascii_letters, digits
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -57,6 +60,8 @@ class Lab:
 
     mode: str = "roll"
     redis_url: str = ""
+    #: Whether the store gate must be built in. It costs a little, so where time is measured it is left out.
+    gated: bool = False
     gates: Gates = field(default_factory=Gates)
     directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rollsession-bench-")))
 
@@ -95,6 +100,12 @@ class BareVisit:
         self.session.clear()
 
 
+@lru_cache
+def padding(length: int) -> str:
+    """Text that does not compress well, always the same."""
+    return "".join(Random(length).choices(ascii_letters + digits, k=length))
+
+
 def act(path: str, query_string: str, visit: Visit, gates: Gates) -> bytes:
     """Do what *path* asks for, and say who the visitor is."""
     if path == "/untouched":
@@ -106,7 +117,7 @@ def act(path: str, query_string: str, visit: Visit, gates: Gates) -> bytes:
         session = visit.session
         session["user"] = query["user"]
         if "pad" in query:
-            session["pad"] = "x" * int(query["pad"])
+            session["pad"] = padding(int(query["pad"]))
     elif path == "/logout":
         visit.end()
         return b"{}"

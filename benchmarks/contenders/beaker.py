@@ -46,10 +46,9 @@ def build(lab: Lab, store: str, ending: str = "delete") -> Any:
             "session.crypto_type": "cryptography",
         }
     elif store == "file":
-        from beaker.container import FileNamespaceManager
-
         options |= {"session.type": "file", "session.data_dir": str(lab.directory)}
-        gate_writes(FileNamespaceManager, lab)
+        if lab.gated:
+            gate_writes(lab)
     else:
         options |= {"session.type": "ext:redis", "session.url": gated_redis(lab)}
 
@@ -59,15 +58,17 @@ def build(lab: Lab, store: str, ending: str = "delete") -> Any:
     return SessionMiddleware(plain_app(open_visit, lab.gates), options)
 
 
-def gate_writes(manager: Any, lab: Lab) -> None:
+def gate_writes(lab: Lab) -> None:
     """Let the store gate hold a request before it takes the write lock, under which no delete could land."""
-    take_lock = manager.acquire_write_lock
+    from beaker.container import FileNamespaceManager
+
+    take_lock = FileNamespaceManager.acquire_write_lock
 
     def acquire_write_lock(self: Any, *args: Any, **kwargs: Any) -> Any:
         lab.gates.enter("store")
         return take_lock(self, *args, **kwargs)
 
-    manager.acquire_write_lock = acquire_write_lock
+    FileNamespaceManager.acquire_write_lock = acquire_write_lock
 
 
 CONTENDERS = [

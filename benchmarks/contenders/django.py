@@ -7,7 +7,7 @@ from typing import Any
 from ..tiny import BareVisit, Lab, act
 from . import Contender
 
-LAB: Lab  # Django's settings belong to the process; so does the laboratory that they point to.
+LAB = Lab()  # Django's settings belong to the process; so does the laboratory that they point to.
 
 
 class DjangoVisit:
@@ -37,8 +37,6 @@ urlpatterns: list[Any] = []
 
 
 def build(lab: Lab, engine: str) -> Any:
-    global LAB
-    LAB = lab
     import django
     from django.conf import settings
     from django.core.handlers.wsgi import WSGIHandler
@@ -52,14 +50,15 @@ def build(lab: Lab, engine: str) -> Any:
     if settings.configured:
         for name, value in chosen.items():
             setattr(settings, name, value)
-        return WSGIHandler()
+        return switched(WSGIHandler(), lab)
+    cache = f"{__name__}_cache.GatedRedisCache" if lab.gated else "django.core.cache.backends.redis.RedisCache"
     settings.configure(
         SECRET_KEY="s" * 50,
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF=__name__,
         INSTALLED_APPS=["django.contrib.sessions"],
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(lab.directory / "django.db")}},
-        CACHES={"default": {"BACKEND": f"{__name__}_cache.GatedRedisCache", "LOCATION": lab.redis_url}},
+        CACHES={"default": {"BACKEND": cache, "LOCATION": lab.redis_url}},
         SESSION_COOKIE_AGE=3600,
         SESSION_COOKIE_SECURE=True,
         **chosen,
@@ -70,12 +69,25 @@ def build(lab: Lab, engine: str) -> Any:
         from django.core.management import call_command
 
         call_command("migrate", verbosity=0)
-    if engine == "db":
+    if lab.gated and engine == "db":
         from django.contrib.sessions.models import Session
         from django.db.models.signals import pre_save
 
-        pre_save.connect(lambda **kwargs: LAB.gates.enter("store"), sender=Session, weak=False)
-    return WSGIHandler()
+        pre_save.connect(lambda **kwargs: lab.gates.enter("store"), sender=Session, weak=False)
+    return switched(WSGIHandler(), lab)
+
+
+def switched(handler: Any, lab: Lab) -> Any:
+    """Several modes may live in one process: the settings that a request looks up are those of its application."""
+    from django.conf import settings
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        global LAB
+        if settings.SESSION_SAVE_EVERY_REQUEST is not lab.rolls or LAB is not lab:
+            settings.SESSION_SAVE_EVERY_REQUEST, LAB = lab.rolls, lab
+        return handler(environ, start_response)
+
+    return application
 
 
 def contender(engine: str, configuration: str, **traits: Any) -> Contender:

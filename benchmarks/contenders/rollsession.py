@@ -1,3 +1,86 @@
+"""This project: each store in the isolated layout, the single layout, strict versions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..tiny import BareVisit, Lab, Visit, plain_app
 from . import Contender
 
-CONTENDERS: list[Contender] = []
+
+class RollVisit:
+    def __init__(self, session: Any) -> None:
+        self.session = session
+
+    def renew(self, user: str) -> None:
+        self.session.regenerate(tags=[f"user:{user}"])
+
+    def end(self) -> None:
+        self.session.invalidate()
+
+
+def store_url(lab: Lab, store: str) -> str:
+    if store == "memory":
+        return "memory://"
+    if store == "sqlite":
+        return f"sqlite:///{lab.directory}/revocations.db"
+    return lab.redis_url + ("?follow=1" if store == "follow" else "")
+
+
+def build(lab: Lab, store: str, **options: Any) -> Any:
+    if lab.bare:
+        return plain_app(lambda environ: BareVisit(), lab.gates)
+    from wsgi_rollsession import RollSession, generate_key
+
+    def open_visit(environ: dict[str, Any]) -> Visit:
+        return RollVisit(environ["wsgi_rollsession.session"])
+
+    if lab.rolls:
+        options["renew_after"] = 0
+    # Several workers of one server must agree on the key; elsewhere a fresh one does.
+    keys = os.environ.get("ROLLSESSION_KEYS") or generate_key()
+    application = RollSession(plain_app(open_visit, lab.gates), keys=keys, revocations=store_url(lab, store), **options)
+    if lab.gated:
+        gate_checks(application.revocations, lab)
+    return application
+
+
+def gate_checks(revocations: Any, lab: Lab) -> None:
+    """There is no write of a record to hold: let the store gate hold a request between its last check and its answer."""
+    confirm = revocations.confirm
+
+    def gated(keys: Sequence[bytes]) -> Sequence[int]:
+        numbers: Sequence[int] = confirm(keys)
+        lab.gates.enter("store")
+        return numbers
+
+    revocations.confirm = gated
+
+
+def contender(name: str, configuration: str, store: str, timed: bool = True, **options: Any) -> Contender:
+    return Contender(
+        name,
+        "wsgi-rollsession",
+        configuration,
+        lambda lab: build(lab, store, **options),
+        stored=True,  # not the session; but a copied cookie is worth no more than its fence lets it
+        redis=store in ("redis", "follow"),
+        encrypts=True,
+        timed=timed,
+    )
+
+
+CONTENDERS = [
+    contender("rollsession-memory", "memory", "memory"),
+    contender("rollsession-sqlite", "SQLite", "sqlite"),
+    contender("rollsession-redis", "Redis, direct", "redis"),
+    contender("rollsession-follow", "Redis, follow=1", "follow"),
+    contender("rollsession-sqlite-strict", "SQLite, strict", "sqlite", timed=False, strict=True),
+    contender("rollsession-redis-strict", "Redis, strict", "redis", timed=False, strict=True),
+    contender("rollsession-memory-single", "memory, single layout", "memory", timed=False, cookie_layout="single"),
+    contender("rollsession-sqlite-single", "SQLite, single layout", "sqlite", timed=False, cookie_layout="single"),
+    contender("rollsession-redis-single", "Redis, single layout", "redis", timed=False, cookie_layout="single"),
+    contender("rollsession-follow-single", "Redis, follow=1, single layout", "follow", timed=False, cookie_layout="single"),
+]

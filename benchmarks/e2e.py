@@ -1,0 +1,134 @@
+"""End to end: gunicorn under wrk on loopback, every entry beside the bare application, A-B-A-B, as ratios.
+
+The load generator, the server and, where there is one, Redis share the machine. With more than one core the server has
+the first to itself and the others keep off it; so what is measured is what one core of a web server delivers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .browser import Browser, HTTPServer, cookie_header
+from .cost import SIZE, login_path
+from .servers import free_port, stopped_at_exit, wait_for_port
+
+WORKERS = {"sync": ["-k", "sync", "-w", "1"], "gthread": ["-k", "gthread", "-w", "1", "--threads", "4"]}
+CONNECTIONS = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender in one mode. Every request is a GET that reads the session of its cookie."""
+
+    contender: str
+    mode: str
+
+    @property
+    def name(self) -> str:
+        return "bare" if self.mode == "bare" else f"{self.contender}, {self.mode}"
+
+
+BARE = Entry("rollsession-sqlite", "bare")
+OURS = [
+    Entry("rollsession-sqlite", "still"),
+    Entry("rollsession-sqlite", "roll"),
+    Entry("rollsession-redis", "still"),
+    Entry("rollsession-redis", "roll"),
+    Entry("rollsession-follow", "still"),
+    Entry("rollsession-follow", "roll"),
+]
+#: The peers that are bare WSGI too, so that they share the bare application; frameworks are compared in ``cost``.
+PEERS = [
+    Entry("beaker-cookie", "roll"),
+    Entry("beaker-file", "roll"),
+    Entry("beaker-redis", "roll"),
+    Entry("webob-profile", "roll"),
+]
+
+
+def missing() -> str | None:
+    return None if shutil.which("wrk") else "wrk is not installed on this machine (on Debian: apt install wrk)"
+
+
+def pinned(core: int) -> list[str]:
+    """The command prefix that keeps a process on one core, where that can be had."""
+    enough = len(os.sched_getaffinity(0)) > 1 if hasattr(os, "sched_getaffinity") else False
+    if not enough or shutil.which("taskset") is None:
+        return []
+    return ["taskset", "-c", str(sorted(os.sched_getaffinity(0))[core])]
+
+
+@contextmanager
+def serving(entry: Entry, worker: str, redis_url: str) -> Iterator[HTTPServer]:
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="rollsession-e2e-") as directory:
+        environment = {
+            **os.environ,
+            "BENCH_CONTENDER": entry.contender,
+            "BENCH_MODE": entry.mode,
+            "BENCH_REDIS": redis_url,
+            "BENCH_DIRECTORY": directory,
+        }
+        command = [*pinned(0), sys.executable, "-m", "gunicorn", "benchmarks.wsgi:application", *WORKERS[worker]]
+        command += ["-b", f"127.0.0.1:{port}", "--log-level", "error", "--keep-alive", "30"]
+        process = subprocess.Popen(command, env=environment)
+        with stopped_at_exit(process):
+            wait_for_port(port, process)
+            yield HTTPServer(port)
+
+
+def load(server: HTTPServer, seconds: float) -> dict[str, float]:
+    """Requests per second, and latencies in milliseconds, of reads by one visitor who has just logged in."""
+    browser = Browser(server)
+    browser.get(login_path(SIZE))
+    if browser.user() != "alice" and browser.jar:
+        raise RuntimeError("the session that the load would read is not alive")
+    command = [*pinned(-1), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency"]
+    command += ["-H", f"Cookie: {cookie_header(browser.jar)}"] if browser.jar else []
+    done = subprocess.run([*command, f"http://127.0.0.1:{server.port}/read"], capture_output=True, text=True, check=True)
+    return parsed(done.stdout)
+
+
+def parsed(report: str) -> dict[str, float]:
+    """What wrk printed. Answers other than 2xx and 3xx make the whole measurement void."""
+    if "Non-2xx" in report:
+        raise RuntimeError(report)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", report)
+    percentiles = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+[mu]?s)", report, re.MULTILINE))
+    if rate is None or len(percentiles) != 2:
+        raise RuntimeError(report)
+    return {"rate": float(rate[1]), "p50": milliseconds(percentiles["50"]), "p99": milliseconds(percentiles["99"])}
+
+
+def milliseconds(text: str) -> float:
+    for unit, factor in (("us", 0.001), ("ms", 1.0), ("s", 1000.0)):
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * factor
+    raise ValueError(text)
+
+
+def run(
+    workers: list[str], entries: list[Entry], rounds: int, seconds: float, redis_url: str, step: Callable[[str], Any]
+) -> dict[str, Any]:
+    """worker -> entry -> one measurement per round, each with that of the bare application right before it."""
+    results: dict[str, Any] = {}
+    for worker in workers:
+        with ExitStack() as stack:
+            bare = stack.enter_context(serving(BARE, worker, redis_url))
+            servers = {entry: stack.enter_context(serving(entry, worker, redis_url)) for entry in entries}
+            found: dict[str, Any] = {entry.name: [] for entry in entries}
+            for _ in range(rounds):
+                for entry, server in servers.items():
+                    found[entry.name].append({"bare": load(bare, seconds), "entry": load(server, seconds)})
+                    step(f"{worker}: {entry.name}")
+            results[worker] = found
+    return results
