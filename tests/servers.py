@@ -416,14 +416,14 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture()
+@pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
     """The URL of the module's standalone server, emptied."""
     redis_server.command("FLUSHALL")
     return redis_server.url
 
 
-@pytest.fixture()
+@pytest.fixture
 def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
     """A proxy in front of the module's standalone server, which is emptied."""
     redis_server.command("FLUSHALL")

@@ -1,0 +1,307 @@
+"""``follow=1``: one thread of the process follows the log of raised fences in Redis, and keeps the replica current.
+
+It asks in a loop, for each shard: "what is the everything-fence, and what came after entry X; answer when there is
+something, or after a while". Each answer proves that at the moment of *asking* nothing was missing, so that moment,
+not the answer's, is what staleness is counted from: an answer that was held up on its way proves nothing newer.
+
+The log is trimmed by age only, and everything that still matters is in it. So resuming after an interruption means
+asking for what came after the last entry seen, and starting anew means asking from the beginning. Nothing is ever
+taken out of the replica for it: what the process knew, it still knows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from struct import unpack
+from time import monotonic
+from typing import Any
+
+import redis
+from redis.exceptions import AskError, MovedError
+
+from .fence import EVERYTHING
+from .forks import ForkSafeLock
+from .redis_link import Command, Connection
+from .redis_shards import FENCE, Refused, Shards
+from .redis_url import REPLY_TIMEOUT
+from .replica import Replica
+
+log = logging.getLogger("wsgi_rollsession")
+
+#: Seconds between two tries to reach a server that is away.
+RECONNECT_PAUSE = 0.5
+#: Seconds for which entries may gather after some have come: so at most 500 turns a second, whatever is raised.
+_GATHER = 0.002
+#: Entries asked for at a time. It bounds how long the thread holds the interpreter lock, to some 2 ms.
+_BATCH = 1000
+#: Seconds between two reports of this process for ``rollsession status``, and until a report is forgotten.
+_REPORT_EVERY = 5.0
+REPORT_EXPIRES = 60.0
+#: A fail-over can lose what was raised just before it. Followers raise again what they were told in so many seconds.
+_HEAL_SECONDS = 60.0
+_HEAL_ENTRIES = 10_000
+
+_BEGINNING = b"0"
+
+
+class _Stream:
+    """How far this process is in the log of one shard."""
+
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        self.connection: Connection | None = None
+        self.run_id = ""  # of the server that the positions are about
+        self.position = _BEGINNING  # the newest entry seen
+        self.asked_from = _BEGINNING  # the position in the open question
+        self.asked_at = 0.0
+        self.awaited = 0  # how many replies to the open question are still to come
+        self.proven = 0.0  # up to this moment the replica is complete
+        self.everything = 0  # the shard's everything-fence as the log has it
+        self.told = 0  # and as the key has it
+        self.recent: deque[tuple[float, bytes]] = deque(maxlen=_HEAL_ENTRIES)
+        self.healing: dict[bytes, None] = {}  # recent entries that have not been seen in a log begun anew
+
+    def restart(self) -> None:
+        """Begin at the beginning: the log is another one, or has lost entries."""
+        self.position = _BEGINNING
+        since = monotonic() - _HEAL_SECONDS
+        self.healing = {entry: None for when, entry in self.recent if when >= since}
+
+
+class Follower:
+    """Keeps *replica* current with *shards*. ``start`` is cheap, idempotent, and needed again after a fork."""
+
+    def __init__(self, shards: Shards, replica: Replica, max_staleness: float) -> None:
+        #: Until when (``time.monotonic()``) the replica may answer.
+        self.fresh_until = 0.0
+        self._shards = shards
+        self._replica = replica
+        self._keep_ms = shards.lifetime_ms
+        self._max_staleness = max_staleness
+        # An answer may take so long, and only then proves the moment of its question: two turns must fit.
+        self._block_ms = int(max_staleness * 400)
+        self._lock = ForkSafeLock()
+        self._pid = 0
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._wake: socket.socket | None = None
+        self._streams: list[_Stream] = []
+        self._down_since = 0.0
+        self._delay_ms = 0
+
+    def start(self) -> None:
+        """Start the thread, unless it runs in this process already or ``stop`` was called."""
+        if self._pid == os.getpid() or self._stopped:
+            return
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._pid = os.getpid()
+            self._wake, sleeper = socket.socketpair()
+            self._streams = [_Stream(shard) for shard in range(self._shards.link.shards)]
+            self._thread = threading.Thread(target=self._run, args=(sleeper,), name="rollsession-follower", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, for good."""
+        self._stopped = True
+        self.fresh_until = 0.0
+        if self._pid == os.getpid() and self._wake is not None and self._thread is not None:
+            self._wake.close()
+            if self._thread is not threading.current_thread():
+                self._thread.join(2.0)
+
+    def _run(self, sleeper: socket.socket) -> None:
+        with sleeper:
+            while not self._stopped:
+                with selectors.DefaultSelector() as selector:
+                    selector.register(sleeper, selectors.EVENT_READ)
+                    try:
+                        self._follow(selector)
+                    except (redis.RedisError, Refused, OSError) as error:
+                        self._lost(error)
+                    finally:
+                        for stream in self._streams:
+                            if stream.connection is not None:
+                                stream.connection.disconnect()
+                                stream.connection = None
+                if not self._stopped:
+                    with selectors.DefaultSelector() as selector:
+                        selector.register(sleeper, selectors.EVENT_READ)
+                        selector.select(RECONNECT_PAUSE)
+
+    def _lost(self, error: Exception) -> None:
+        if not self._down_since and not self._stopped:
+            self._down_since = monotonic()
+            log.warning("follower of %s is cut off, loads ask meanwhile: %s", self._shards.address, error)
+
+    def _follow(self, selector: selectors.BaseSelector) -> None:
+        """Follow until something fails or ``stop`` is called."""
+        for stream in self._streams:
+            connection = self._connect(stream)
+            selector.register(connection._sock, selectors.EVENT_READ, stream)
+            self._ask(stream)
+        report_at = 0.0
+        while True:
+            overdue = min(stream.asked_at for stream in self._streams) + self._block_ms / 1000 + REPLY_TIMEOUT
+            ready = selector.select(max(0.0, overdue - monotonic()))
+            if self._stopped:
+                return
+            if not ready:
+                raise redis.TimeoutError("no answer to the follower in time")
+            news = False
+            for key, _ in ready:
+                news |= key.data is not None and self._receive(key.data)
+            proven = min(stream.proven for stream in self._streams)
+            if proven:
+                self._caught_up(proven)
+                if monotonic() >= report_at:
+                    self._report(monotonic() - proven, first=not report_at)
+                    report_at = monotonic() + _REPORT_EVERY
+            self._replica.purge(int(monotonic() * 1000))
+            if news:
+                time.sleep(_GATHER)
+            for stream in self._streams:
+                if not stream.awaited:
+                    self._ask(stream)
+
+    def _connect(self, stream: _Stream) -> Connection:
+        connection, info = self._shards.link.open(stream.shard)
+        stream.connection = connection
+        stream.proven = 0.0
+        run_id = str(info.get("run_id", ""))
+        if not run_id or run_id != stream.run_id:
+            stream.restart()
+            stream.run_id = run_id
+        return connection
+
+    def _ask(self, stream: _Stream) -> None:
+        names = self._shards.names[stream.shard]
+        assert stream.connection is not None
+        questions: list[Command] = [
+            ("MGET", names.everything, names.lifetime),
+            ("XREAD", "COUNT", _BATCH, "BLOCK", self._block_ms, "STREAMS", names.log, stream.position),
+        ]
+        stream.asked_at = monotonic()
+        stream.asked_from = stream.position
+        stream.awaited = len(questions)
+        stream.connection.send_packed_command(stream.connection.pack_commands(questions), check_health=False)
+
+    def _receive(self, stream: _Stream) -> bool:
+        """Take the replies that have come. True if there were entries."""
+        connection = stream.connection
+        assert connection is not None
+        news = False
+        while stream.awaited and connection.can_read(timeout=0):
+            try:
+                reply = connection.read_response()
+            except (MovedError, AskError):
+                self._shards.link.forget()
+                raise
+            stream.awaited -= 1
+            if stream.awaited:
+                stream.told = self._everything(stream, *reply)
+            else:
+                entries = reply[0][1] if reply else ()
+                news = bool(entries)
+                self._take(stream, entries)
+        return news
+
+    def _everything(self, stream: _Stream, everything: bytes | None, lifetime: bytes | None) -> int:
+        if everything is None or lifetime is None or int(lifetime) < self._shards.lifetime_ms:
+            return self._shards.hello(stream.shard)
+        self._keep_ms = self._replica.lifetime_ms = int(lifetime)
+        return int(everything)
+
+    def _take(self, stream: _Stream, entries: Sequence[Any]) -> None:
+        now = monotonic()
+        expiry = int(now * 1000) + self._keep_ms
+        rows = [(entry[:16], unpack(">I", entry[16:])[0], expiry) for _, (_, entry) in entries]
+        self._replica.load(rows)
+        lost = stream.told < stream.everything  # what was told is older than these entries
+        for key, number, _ in rows:
+            if key == EVERYTHING:
+                stream.everything = max(number, stream.everything)
+        for _, (_, entry) in entries:
+            stream.recent.append((now, entry))
+            stream.healing.pop(entry, None)
+        if entries:
+            stream.position = entries[-1][0]
+        if len(entries) < _BATCH:
+            self._at_end(stream, entries, expiry, lost)
+
+    def _at_end(self, stream: _Stream, entries: Sequence[Any], expiry: int, lost: bool) -> None:
+        """The log has been read to its end, as it was when the question was asked."""
+        if (lost or stream.told > stream.everything) and stream.asked_from != _BEGINNING:
+            # Raises of the everything-fence are in the log as well. So this is another set of data.
+            log.warning("revocation store %s has lost or changed its data; reading it anew", self._shards.address)
+            stream.restart()
+            if lost:
+                self._shards.script(stream.shard, FENCE, [EVERYTHING], stream.everything, retry=True)
+            stream.everything = max(stream.told, stream.everything)
+            return
+        if stream.told > stream.everything:
+            stream.everything = stream.told
+            self._replica.add(EVERYTHING, stream.told, expiry)
+        if stream.healing:
+            self._heal(stream)
+        if entries and stream.asked_from != _BEGINNING:
+            self._measure(stream, entries[0][0])
+        stream.proven = stream.asked_at
+
+    def _heal(self, stream: _Stream) -> None:
+        lost = list(stream.healing)
+        stream.healing = {}
+        log.warning("revocation store %s had lost %d recent fences; raised again", self._shards.address, len(lost))
+        for entry in lost:
+            self._shards.script(stream.shard, FENCE, [entry[:16]], unpack(">I", entry[16:])[0], retry=True)
+
+    def _caught_up(self, proven: float) -> None:
+        self.fresh_until = proven + self._max_staleness
+        if self._down_since:
+            log.warning("follower of %s is back after %.1f s", self._shards.address, monotonic() - self._down_since)
+            self._down_since = 0.0
+
+    def _measure(self, stream: _Stream, name: bytes) -> None:
+        """How long ago, by the server's clock, the oldest of the entries that have just come was written."""
+        ahead = self._shards.clock_ahead_ms(stream.shard)
+        if ahead is not None:
+            delay = time.time() * 1000 + ahead - int(name.partition(b"-")[0])
+            self._delay_ms = max(self._delay_ms, int(delay))
+
+    def _report(self, staleness: float, *, first: bool) -> None:
+        """Tell ``rollsession status`` about this process."""
+        link, name = self._shards.link, self._shards.names[0].followers
+        now = int(time.time() * 1000)
+        report = {
+            "at": now,
+            "staleness_ms": int(staleness * 1000),
+            "delay_ms": self._delay_ms,
+            "fences": len(self._replica),
+        }
+        self._delay_ms = 0
+        commands: list[Command] = [
+            ("HSET", name, f"{socket.gethostname()}:{os.getpid()}", json.dumps(report)),
+            ("PEXPIRE", name, int(REPORT_EXPIRES * 1000)),
+        ]
+        if first:  # processes that have ended left theirs
+            (reply,) = link.exchange(0, [("HGETALL", name)], retry=True)
+            if isinstance(reply, list):
+                old = [w for w, r in zip(reply[::2], reply[1::2], strict=True) if now - _at(r) > REPORT_EXPIRES * 1000]
+                commands += [("HDEL", name, *old)] if old else []
+        link.exchange(0, commands, retry=True)
+
+
+def _at(report: bytes) -> int:
+    try:
+        return int(json.loads(report)["at"])
+    except (ValueError, KeyError, TypeError):
+        return 0

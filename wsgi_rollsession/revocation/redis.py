@@ -1,0 +1,218 @@
+"""Redis or Valkey: the store that several hosts share. docs/operating-redis.md says how to run it.
+
+It is asked in one round trip; or, with ``follow=1``, every process follows the stream of raised fences and loads
+cost no round trip (``follower``). Rolls and writes ask in either case.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, TypeVar
+
+import redis
+
+from ..errors import StoreUnavailable
+from . import StoreOptions
+from .breaker import Breaker
+from .fence import EVERYTHING
+from .follower import REPORT_EXPIRES, Follower
+from .redis_link import Command, parse_info
+from .redis_shards import ADVANCE, FENCE, FENCE_NOW, Refused, Shards, unavailable
+from .redis_url import RedisAddress, parse
+from .replica import Replica
+
+T = TypeVar("T")
+
+
+class RedisRevocations:
+    """See ``Revocations``. A call returns or fails within the time-outs of ``redis_url``, and never waits for a
+    connection that another thread uses.
+
+    What this process raised or was told of, it remembers, and answers are never below that. So a primary that lost
+    a fence in a fail-over does not make a process forget it that knew it.
+    """
+
+    shared = True
+
+    def __init__(self, address: RedisAddress, options: StoreOptions) -> None:
+        self._shards = Shards(address, options)
+        self._wait = address.wait
+        self._breaker = Breaker(str(address))
+        self._writing = Breaker(f"{address} (writing)", pause=0.0)
+        self._known = Replica(options.lifetime_ms)
+        self._lifetime_ms = options.lifetime_ms
+        self._follower = None
+        if address.follow:
+            self._follower = Follower(self._shards, self._known, address.max_staleness)
+            # The thread must not keep a store alive that nobody uses any more.
+            weakref.finalize(self, self._follower.stop)
+
+    @classmethod
+    def from_url(cls, url: str, options: StoreOptions) -> RedisRevocations:
+        """
+        Raises:
+            ConfigurationError: names the part of *url*, what it requires and what it received.
+        """
+        return cls(parse(url), options)
+
+    def lookup(self, keys: Sequence[bytes]) -> Sequence[int]:
+        follower = self._follower
+        if follower is not None:
+            if monotonic() < follower.fresh_until:
+                return self._known.numbers(keys)
+            follower.start()
+        return self.confirm(keys)
+
+    def confirm(self, keys: Sequence[bytes]) -> Sequence[int]:
+        return self._breaker.call(self._translated, self._ask, keys)
+
+    def recall(self, keys: Sequence[bytes]) -> Sequence[int]:
+        return self._known.numbers(keys)
+
+    def fence(self, keys: Sequence[bytes], number: int) -> None:
+        for shard, some in self._shards.group(keys, everywhere=True).items():
+            self._write(shard, FENCE, some, number, retry=True)
+        self._learn((key, number) for key in keys)
+
+    def fence_now(self, keys: Sequence[bytes]) -> int:
+        number = 0
+        for shard, some in self._shards.group(keys, everywhere=True).items():
+            if not number:
+                number = int(self._write(shard, FENCE_NOW, some, retry=True))
+            else:  # a cluster's nodes have clocks of their own; one of them counts
+                self._write(shard, FENCE, some, number, retry=True)
+        self._learn((key, number) for key in keys)
+        return number
+
+    def advance(self, key: bytes, current: int, new: int) -> bool:
+        ((shard, keys),) = self._shards.group([key], everywhere=True).items()
+        # Not repeated on a fresh connection: a second try would be refused by what the first one wrote.
+        done = self._write(shard, ADVANCE, keys, current, new, retry=False) == b"1"
+        if done:
+            self._learn([(key, new)])
+        return done
+
+    def status(self) -> dict[str, Any]:
+        return self._breaker.call(self._translated, self._status)
+
+    def close(self) -> None:
+        if self._follower is not None:
+            self._follower.stop()
+        self._shards.close()
+
+    def _ask(self, keys: Sequence[bytes]) -> list[int]:
+        known = self._known.numbers(keys)
+        found = dict(zip(keys, known, strict=True))
+        for shard, some in self._shards.group(keys, everywhere=False).items():
+            for key, number in zip(some, self._shards.numbers(shard, some), strict=True):
+                if number > found[key]:
+                    found[key] = number
+        numbers = [found[key] for key in keys]
+        if numbers != known:
+            self._learn(found.items())
+        return numbers
+
+    def _learn(self, fences: Any) -> None:
+        now = int(time.monotonic() * 1000)
+        self._known.load((key, number, now + self._lifetime_ms) for key, number in fences if number)
+        self._known.purge(now)
+
+    def _write(self, shard: int, script: Any, keys: Sequence[bytes], *args: int, retry: bool) -> bytes:
+        def run() -> bytes | Refused:
+            try:
+                return self._shards.script(shard, script, keys, *args, retry=retry, wait=self._wait)
+            except Refused as error:
+                return error
+
+        # A server that refuses writes still answers questions, so that must not count as an outage.
+        result = self._breaker.call(self._translated, run)
+        return self._writing.call(self._accepted, result)
+
+    @staticmethod
+    def _accepted(result: bytes | Refused) -> bytes:
+        if isinstance(result, Refused):
+            raise StoreUnavailable(str(result)) from result
+        return result
+
+    @staticmethod
+    def _translated(function: Callable[..., T], *args: object) -> T:
+        try:
+            return function(*args)
+        except (redis.RedisError, Refused, OSError) as error:
+            raise unavailable(error) from error
+
+    def _status(self) -> dict[str, Any]:
+        shards = [self._status_of(shard) for shard in range(self._shards.link.shards)]
+        whole = shards[0]
+        for shard in shards[1:]:
+            for name in ("fences", "stream_length", "memory_bytes"):
+                whole[name] += shard[name]
+            for name in ("genesis", "lifetime"):
+                whole[name] = max(whole[name], shard[name])
+            whole["followers"] |= shard["followers"]
+        return {"store": str(self._shards.address), "shards": len(shards), **whole}
+
+    def _status_of(self, shard: int) -> dict[str, Any]:
+        """One shard and its server. ``fences`` counts raises in the log: a key that was raised twice counts twice."""
+        self._shards.hello(shard)
+        names = self._shards.names[shard]
+        questions: list[Command] = [
+            ("XLEN", names.log),
+            ("MEMORY", "USAGE", names.log),
+            ("MGET", names.everything, names.lifetime),
+            ("HGETALL", names.followers),
+            ("INFO",),
+            ("XREVRANGE", names.log, "+", "-", "COUNT", 2),
+        ]
+        replies = self._shards.link.exchange(shard, questions, retry=True)
+        # What an ACL does not permit is left out.
+        length, usage, found, followers, info_text, last = (
+            [] if isinstance(reply, Exception) else reply for reply in replies
+        )
+        info, length = parse_info(info_text or b""), length or 0
+        return {
+            "fences": length,
+            "genesis": int(found[0] or 0),
+            "lifetime": int(found[1] or 0) // 1000,
+            "stream_length": length,
+            "memory_bytes": (usage or 0) + length * self._size_of_one(shard, last),
+            "server": " ".join(
+                f"{name} {info[field]}"
+                for name, field in (("Valkey", "valkey_version"), ("Redis", "redis_version"))
+                if field in info
+            ),
+            "role": info.get("role"),
+            "replicas": [info[name] for name in sorted(info) if name.startswith("slave") and name[5:].isdecimal()],
+            "persistence": {name: info.get(name) for name in ("aof_enabled", "rdb_last_bgsave_status", "loading")},
+            "used_memory": info.get("used_memory"),
+            "maxmemory": info.get("maxmemory"),
+            "maxmemory_policy": info.get("maxmemory_policy"),
+            "evicted_keys": info.get("evicted_keys"),
+            "clock_ahead_ms": round(self._shards.clock_ahead_ms(shard) or 0),
+            "followers": _followers(followers),
+        }
+
+    def _size_of_one(self, shard: int, entries: Sequence[Any]) -> int:
+        """Bytes that the newest fence takes, by MEMORY USAGE."""
+        names = self._shards.names[shard]
+        keys = [entry[:16] for _, (_, entry) in entries if entry[:16] != EVERYTHING]
+        if not keys:
+            return 0
+        (usage,) = self._shards.link.exchange(shard, [("MEMORY", "USAGE", names.base + keys[0])], retry=True)
+        return usage if isinstance(usage, int) else 0
+
+
+def _followers(reply: Sequence[bytes]) -> dict[str, Any]:
+    """The reports of the processes that follow, by host and process id."""
+    now = time.time() * 1000
+    found = {}
+    for name, text in zip(reply[::2], reply[1::2], strict=True):
+        report = json.loads(text)
+        seconds = (now - report.pop("at")) / 1000
+        if seconds < REPORT_EXPIRES:
+            found[name.decode()] = {**report, "reported_s_ago": round(seconds, 1)}
+    return found

@@ -1,0 +1,295 @@
+"""Connections to Redis: a standalone server, the primary that Sentinels name, or the nodes of a cluster.
+
+A *link* carries commands to the server that holds a shard. redis-py makes the connections (TLS, users, protocol) and
+finds primaries; pooling, time-outs and retries are done here, for they are what the store promises its callers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import redis
+from redis import connection as connections
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.exceptions import AskError, ClusterDownError, ClusterError, MovedError, NoPermissionError, TryAgainError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from .redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT, RedisAddress
+
+#: One of redis-py's connections, whose methods carry no types.
+Connection = Any
+Command = tuple[Any, ...]
+#: Is told the reply to INFO of every connection that was made; refuses it by raising a redis error.
+Greet = Callable[[dict[str, Any]], None]
+
+# redis-py has no types for these either.
+_unix: Any = connections.UnixDomainSocketConnection
+_sentinel: Any = Sentinel
+_cluster_node: Any = ClusterNode
+
+#: Hash-tagged groups of keys in a cluster: {0} to {7}. A script touches one of them, and so one slot.
+CLUSTER_SHARDS = 8
+#: How often a command follows a cluster's redirections, and seconds between tries while a slot is being moved.
+_REDIRECTIONS = 5
+_TRY_AGAIN_PAUSE = 0.02
+
+
+class Link(Protocol):
+    shards: int
+
+    def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> list[Any]:
+        """The replies to *commands*, sent as one pipeline. An error reply is returned, not raised.
+
+        *retry*: the commands may be sent twice, so a connection found dead is replaced.
+
+        Raises:
+            redis.RedisError, OSError: the server could not be reached, or did not answer in time.
+        """
+
+    def open(self, shard: int) -> tuple[Connection, dict[str, Any]]:
+        """A connection of the caller's own to the server that holds *shard*, and that server's INFO."""
+
+    def forget(self) -> None:
+        """What is known of who holds which shard is wrong: find out anew, with fresh connections."""
+
+    def close(self) -> None: ...
+
+
+def connect(address: RedisAddress, greet: Greet) -> Link:
+    """The link to *address*. Nothing is connected until it is used."""
+    if address.scheme == "redis+cluster":
+        return ClusterLink(address, greet)
+    if address.scheme == "redis+sentinel":
+        sentinel = _sentinel(list(address.hosts), sentinel_kwargs=_options(address.sentinel, **_tls(address)))
+        return NodeLink(lambda: _connection(address, *sentinel.discover_master(address.service)), greet)
+    if address.scheme == "unix":
+        return NodeLink(lambda: _unix(path=address.path, **_options(address.connection, db=address.db)), greet)
+    return NodeLink(lambda: _connection(address, *address.hosts[0]), greet)
+
+
+def _options(given: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "socket_timeout": REPLY_TIMEOUT,
+        "retry": Retry(NoBackoff(), 0),  # redis-py's own retries would multiply the time-outs
+        "protocol": 2,
+        **given,
+        **more,
+    }
+
+
+def _tls(address: RedisAddress) -> dict[str, Any]:
+    """For redis-py's clients, which choose the kind of connection by ``ssl``."""
+    return {"ssl": address.tls} | {name: value for name, value in address.connection.items() if name.startswith("ssl_")}
+
+
+def _connection(address: RedisAddress, host: str, port: int) -> Connection:
+    kind: Any = connections.SSLConnection if address.tls else connections.Connection
+    return kind(**_options(address.connection, host=host, port=port, db=address.db, socket_keepalive=True))
+
+
+class NodeLink:
+    """One server, and the idle connections to it. A thread never waits for a connection that another one uses."""
+
+    shards = 1
+
+    def __init__(self, make: Callable[[], Connection], greet: Greet) -> None:
+        self._make = make
+        self._greet = greet
+        self._idle: list[Connection] = []
+        self._pid = os.getpid()
+
+    def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> list[Any]:
+        connection = self._take(certain=not retry)
+        if connection is not None:
+            try:
+                return self._send(connection, commands)
+            except redis.TimeoutError:
+                raise
+            except (redis.ConnectionError, OSError):
+                self._idle.clear()  # the others lead to the same server, so they are as dead
+                if not retry:
+                    raise
+        connection, _ = self.open(shard)
+        return self._send(connection, commands)
+
+    def open(self, shard: int) -> tuple[Connection, dict[str, Any]]:
+        connection = self._make()
+        try:
+            connection.connect()
+            info = _info(connection)
+            self._greet(info)
+        except BaseException:
+            connection.disconnect()
+            raise
+        return connection, info
+
+    def _take(self, certain: bool) -> Connection | None:
+        if self._pid != os.getpid():  # after a fork the sockets belong to the parent
+            self._idle, self._pid = [], os.getpid()
+        try:
+            while True:
+                connection = self._idle.pop()
+                # Something to read on an idle connection is its end, as a rule. Looking costs a system call, so it
+                # is done only where finding out by sending would be too late.
+                if not certain or not connection.can_read(timeout=0):
+                    return connection
+                connection.disconnect()
+        except IndexError:
+            return None
+        except (redis.RedisError, OSError):
+            connection.disconnect()
+            return None
+
+    def _send(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
+        try:
+            replies = ask(connection, commands)
+        except BaseException:  # also a greenlet's time-out: what is still to be read would answer the next caller
+            connection.disconnect()
+            raise
+        if any(isinstance(reply, redis.ReadOnlyError) for reply in replies):
+            connection.disconnect()  # it was the primary once; the next connection looks for the present one
+            self.forget()
+        else:
+            self._idle.append(connection)
+        return replies
+
+    def forget(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().disconnect()
+
+
+def ask(connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    """Send *commands* in one go, and read a reply for each. An error reply is an element of the list."""
+    if len(commands) == 1:
+        connection.send_packed_command(connection.pack_command(*commands[0]), check_health=False)
+    else:
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    replies = []
+    for _ in commands:
+        try:
+            replies.append(connection.read_response())
+        except redis.ResponseError as error:
+            replies.append(error)
+    return replies
+
+
+def _info(connection: Connection) -> dict[str, Any]:
+    """The reply to INFO as a dictionary; empty if the user may not ask."""
+    (reply,) = ask(connection, [("INFO",)])
+    if isinstance(reply, NoPermissionError):
+        return {}
+    if isinstance(reply, Exception):
+        raise reply
+    return parse_info(reply)
+
+
+def parse_info(reply: bytes) -> dict[str, Any]:
+    """INFO's lines as a dictionary of text and whole numbers."""
+    found: dict[str, Any] = {}
+    for line in reply.decode("utf-8", "replace").splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            found[name] = int(value) if value.isdecimal() else value
+    return found
+
+
+class ClusterLink:
+    """The nodes of a cluster, each with its own idle connections."""
+
+    shards = CLUSTER_SHARDS
+
+    def __init__(self, address: RedisAddress, greet: Greet) -> None:
+        self._address = address
+        self._greet = greet
+        self._nodes: dict[tuple[str, int], NodeLink] = {}
+        self._owners: list[tuple[str, int]] | None = None
+        self._cluster: Any = None
+
+    def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> list[Any]:
+        replies: list[Any] = []
+        for attempt in range(_REDIRECTIONS):
+            owner = self._owner(shard)
+            try:
+                replies = self._node(owner).exchange(shard, commands, retry=retry)
+            except redis.TimeoutError:
+                self._owners = None
+                raise
+            except (redis.ConnectionError, OSError):
+                self._owners = None  # a replica may have been promoted meanwhile
+                if not retry or attempt or self._owner(shard) == owner:
+                    raise
+                continue
+            redirection = next((r for r in replies if isinstance(r, (AskError, MovedError, TryAgainError))), None)
+            if redirection is None:
+                if any(isinstance(reply, (redis.ReadOnlyError, ClusterDownError)) for reply in replies):
+                    self.forget()
+                return replies
+            # None of the commands that name a key was carried out, so all of them are sent again.
+            if isinstance(redirection, TryAgainError):
+                time.sleep(_TRY_AGAIN_PAUSE)
+            elif isinstance(redirection, AskError):
+                replies = self._ask_importing_node(shard, redirection, commands, retry)
+                if not any(isinstance(reply, TryAgainError) for reply in replies):
+                    return replies
+                time.sleep(_TRY_AGAIN_PAUSE)
+            else:
+                self._owners = None
+        raise ClusterError("the slot of these keys is being moved")
+
+    def _ask_importing_node(self, shard: int, error: AskError, commands: Sequence[Command], retry: bool) -> list[Any]:
+        asking: list[Command] = []
+        for command in commands:
+            asking += [("ASKING",), command]
+        return self._node((error.host, error.port)).exchange(shard, asking, retry=retry)[1::2]
+
+    def open(self, shard: int) -> tuple[Connection, dict[str, Any]]:
+        try:
+            return self._node(self._owner(shard)).open(shard)
+        except (redis.RedisError, OSError):
+            self._owners = None
+            raise
+
+    def forget(self) -> None:
+        self._owners = None
+
+    def _node(self, owner: tuple[str, int]) -> NodeLink:
+        node = self._nodes.get(owner)
+        if node is None:
+            node = NodeLink(lambda: _connection(self._address, *owner), self._greet)
+            node = self._nodes.setdefault(owner, node)
+        return node
+
+    def _owner(self, shard: int) -> tuple[str, int]:
+        owners = self._owners
+        if owners is None:
+            owners = self._owners = self._discover()
+        return owners[shard]
+
+    def _discover(self) -> list[tuple[str, int]]:
+        """Ask the cluster who holds which shard."""
+        if self._cluster is None:
+            nodes = [_cluster_node(host, port) for host, port in self._address.hosts]
+            options = _options(self._address.connection, **_tls(self._address))
+            self._cluster = redis.RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
+        else:
+            self._cluster.nodes_manager.initialize()
+        owners = []
+        for shard in range(self.shards):
+            node = self._cluster.nodes_manager.get_node_from_slot(self._cluster.keyslot(f"{{{shard}}}"))
+            owners.append((node.host, int(node.port)))
+        return owners
+
+    def close(self) -> None:
+        for node in self._nodes.values():
+            node.close()
+        if self._cluster is not None:
+            self._cluster.close()

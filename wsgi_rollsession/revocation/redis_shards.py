@@ -1,0 +1,253 @@
+"""The revocation set inside Redis: its keys, its scripts, and what is checked about the server.
+
+Of each shard ``{n}`` (one without a cluster), with the prefix ``rollsession``:
+
+    rollsession:{0}:<16 bytes>   a fence: its number as decimal text; expires by itself
+    rollsession:{0}:<EVERYTHING> the everything-fence; never expires. Missing: the shard has lost its data
+    rollsession:{0}:lifetime     the longest lifetime ever announced, in milliseconds
+    rollsession:{0}:log          a stream of every raise, 16 bytes of key and 4 of number; trimmed by that lifetime
+    rollsession:{0}:followers    a hash: what each process that follows last said of itself
+
+Every shard has an everything-fence of its own, so a cluster that loses one primary's data refuses the sessions
+whose fences were there. A script writes fence and log entry together, so the log is complete.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from typing import Any
+
+import redis
+from redis.exceptions import ClusterDownError, MasterDownError, NoScriptError
+
+from ..errors import StoreUnavailable
+from . import StoreOptions
+from .fence import CLOCK_SKEW_MS, EVERYTHING, not_before
+from .redis_link import Command, connect
+from .redis_url import RedisAddress
+
+log = logging.getLogger("wsgi_rollsession")
+
+#: Fences are kept this much longer than their lifetime, in milliseconds: a step of the server's clock up to this size
+#: drops none early. A larger one is treated as a loss of data, when it is seen.
+CLOCK_STEP_MS = 60_000
+#: Seconds between two looks at the server's clock and role; they travel with a question that is asked anyway.
+_PULSE = 1.0
+#: Milliseconds that WAIT waits for replicas; the reply must come before the connection's time-out.
+WAIT_MS = 250
+
+_PREAMBLE = f"""
+local everything, lifetime, log = KEYS[1], KEYS[2], KEYS[3]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local life = tonumber(redis.call('GET', lifetime) or 0)
+if tonumber(ARGV[1]) > life then
+  life = tonumber(ARGV[1])
+  redis.call('SET', lifetime, ARGV[1])
+end
+local keep = life + {CLOCK_STEP_MS}
+local function whole(number) return string.format('%.0f', number) end
+local function not_before() return math.ceil((now + {CLOCK_SKEW_MS}) / 1000) end
+local function raise(key, number)
+  number = math.max(number, tonumber(redis.call('GET', key) or 0))
+  if key == everything then
+    redis.call('SET', key, whole(number))
+  else
+    redis.call('SET', key, whole(number), 'PX', whole(keep))
+  end
+  redis.call('XADD', log, 'MINID', '~', whole(now - keep), '*', 'f', key:sub(-16) .. struct.pack('>I4', number))
+  redis.call('PEXPIRE', log, whole(keep))
+end
+if redis.call('EXISTS', everything) == 0 then
+  raise(everything, ARGV[2] == '1' and 0 or not_before())
+end
+"""
+
+
+class Script:
+    """A script's text and its name for EVALSHA. Each returns the server's time in milliseconds, and one value."""
+
+    def __init__(self, body: str) -> None:
+        self.text = (_PREAMBLE + body).encode()
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+
+HELLO = Script("return {now, redis.call('GET', everything)}")
+FENCE = Script("""
+for i = 4, #KEYS do raise(KEYS[i], tonumber(ARGV[3])) end
+return {now, ARGV[3]}
+""")
+# A session created under a fence is stamped just after it, up to three seconds ahead of the clock. So a second
+# "log out everywhere" within that time has to go past the first.
+FENCE_NOW = Script("""
+local number = not_before()
+for i = 1, #KEYS do
+  if i == 1 or i > 3 then
+    local held = tonumber(redis.call('GET', KEYS[i]) or 0)
+    if held >= number then number = held + 1 end
+  end
+end
+for i = 4, #KEYS do raise(KEYS[i], number) end
+return {now, whole(number)}
+""")
+ADVANCE = Script("""
+if tonumber(redis.call('GET', KEYS[4]) or 0) > tonumber(ARGV[3]) then return {now, '0'} end
+raise(KEYS[4], tonumber(ARGV[4]))
+return {now, '1'}
+""")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The keys of one shard."""
+
+    base: bytes
+    everything: bytes
+    lifetime: bytes
+    log: bytes
+    followers: bytes
+
+    @classmethod
+    def of(cls, prefix: str, shard: int) -> Names:
+        base = f"{prefix}:{{{shard}}}:".encode()
+        return cls(base, base + EVERYTHING, base + b"lifetime", base + b"log", base + b"followers")
+
+
+class Refused(Exception):
+    """The server answered that it does not do this now: out of memory, no permission, too few replicas."""
+
+
+class Shards:
+    """The set in Redis, by commands. Raises redis errors and ``OSError``; the store above translates them."""
+
+    def __init__(self, address: RedisAddress, options: StoreOptions) -> None:
+        self.address = address
+        self.lifetime_ms = options.lifetime_ms
+        self._accept_amnesia = options.accept_amnesia
+        self.link = connect(address, self._greet)
+        self.names = [Names.of(address.prefix, shard) for shard in range(self.link.shards)]
+        self._preface = (str(options.lifetime_ms).encode(), b"1" if options.accept_amnesia else b"0")
+        self._said: set[str] = set()
+        self._pulse_at = [0.0] * self.link.shards
+        self._clock: list[float | None] = [None] * self.link.shards
+
+    def group(self, keys: Sequence[bytes], *, everywhere: bool) -> dict[int, list[bytes]]:
+        """*keys* by shard. The everything-fence is in every one; it is asked for where the others are."""
+        count = self.link.shards
+        groups: dict[int, list[bytes]] = {}
+        for key in keys:
+            if key != EVERYTHING:
+                groups.setdefault(key[0] % count, []).append(key)
+        if EVERYTHING in keys:
+            for shard in range(count) if everywhere else groups or (0,):
+                groups.setdefault(shard, []).append(EVERYTHING)
+        return groups
+
+    def numbers(self, shard: int, keys: Sequence[bytes]) -> list[int]:
+        """The numbers of *keys*, in one round trip."""
+        names = self.names[shard]
+        base = names.base
+        commands: list[Command] = [(b"MGET", names.everything, names.lifetime, *[base + key for key in keys])]
+        now = time.monotonic()
+        if pulse := now >= self._pulse_at[shard]:
+            self._pulse_at[shard] = now + _PULSE
+            commands += ((b"ROLE",), (b"TIME",))
+        replies = self.link.exchange(shard, commands, retry=True)
+        found = replies[0]
+        if isinstance(found, Exception):
+            raise found
+        if pulse:
+            self._take_pulse(shard, replies[1], replies[2])
+        numbers = [int(number or 0) for number in found[2:]]
+        everything, lifetime = found[0], found[1]
+        if everything is None or lifetime is None or int(lifetime) < self.lifetime_ms:
+            genesis = self.hello(shard)
+            return [genesis if key == EVERYTHING else number for key, number in zip(keys, numbers, strict=True)]
+        return numbers
+
+    def hello(self, shard: int) -> int:
+        """Announce the lifetime, and write genesis if the shard is empty. Returns the everything-fence."""
+        return int(self.script(shard, HELLO, (), retry=True))
+
+    def script(
+        self, shard: int, script: Script, keys: Sequence[bytes], *args: int, retry: bool, wait: int = 0
+    ) -> bytes:
+        """Run *script*, and have *wait* replicas confirm it. Returns its value.
+
+        Raises:
+            Refused: the server is there, but did not do it, or too few replicas confirmed it.
+        """
+        names = self.names[shard]
+        words = [names.everything, names.lifetime, names.log, *[names.base + key for key in keys]]
+        call = (len(words), *words, *self._preface, *args)
+        waiting: list[Command] = [("WAIT", wait, WAIT_MS)] if wait else []
+        replies = self.link.exchange(shard, [("EVALSHA", script.sha, *call), *waiting], retry=retry)
+        if isinstance(replies[0], NoScriptError):
+            replies = self.link.exchange(shard, [("EVAL", script.text, *call), *waiting], retry=retry)
+        for reply in replies:
+            if isinstance(reply, (redis.ReadOnlyError, ClusterDownError, MasterDownError)):
+                raise reply
+            if isinstance(reply, Exception):
+                raise Refused(str(reply)) from reply
+        if wait and replies[1] < wait:
+            raise Refused(f"{replies[1]} of {wait} replicas confirmed it in time; it may have happened")
+        now, value = replies[0]
+        self._watch_clock(shard, now)
+        return bytes(value)
+
+    def clock_ahead_ms(self, shard: int) -> float | None:
+        """How far the server's clock is ahead of ours, if that is known."""
+        return self._clock[shard]
+
+    def close(self) -> None:
+        self.link.close()
+
+    # What is checked about the server
+
+    def say_once(self, level: int, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            log.log(level, "revocation store %s %s", self.address, message)
+
+    def _greet(self, info: dict[str, Any]) -> None:
+        """Refuse a connection to a server that must not be trusted with fences."""
+        if not info:
+            self.say_once(logging.WARNING, "does not permit INFO: its role and eviction policy could not be checked")
+            return
+        if info.get("role") == "slave":
+            raise redis.ConnectionError("it is a read-only replica")
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and info.get("maxmemory"):
+            message = f"drops fences when its memory is full: maxmemory-policy must be noeviction, it is {policy}"
+            self.say_once(logging.ERROR, message)
+            if not self.address.accept_eviction:
+                raise redis.ConnectionError(f"it {message} (eviction=accept in the URL takes the risk)")
+
+    def _take_pulse(self, shard: int, role: Any, now: Any) -> None:
+        if isinstance(role, list) and role[0] != b"master":
+            self.link.forget()  # the next connection looks for the primary
+            raise redis.ConnectionError("it has become a read-only replica")
+        if isinstance(now, list):
+            self._watch_clock(shard, int(now[0]) * 1000 + int(now[1]) // 1000)
+
+    def _watch_clock(self, shard: int, server_ms: int) -> None:
+        """Notice that the server's clock has stepped forward against ours: it has dropped fences too early."""
+        ahead = server_ms - time.time() * 1000
+        before = self._clock[shard]
+        if before is None or ahead < before:
+            self._clock[shard] = ahead
+        elif ahead > before + CLOCK_STEP_MS:
+            self._clock[shard] = ahead
+            step = (ahead - before) / 1000
+            log.error("the clock of revocation store %s stepped %.0f s ahead of ours: fences lost", self.address, step)
+            if not self._accept_amnesia:
+                self.script(shard, FENCE, [EVERYTHING], not_before(int(time.time() * 1000)), retry=True)
+
+
+def unavailable(error: Exception) -> StoreUnavailable:
+    """*error* as the one exception that a store raises."""
+    return StoreUnavailable(f"{type(error).__name__}: {error}")
