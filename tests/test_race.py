@@ -6,6 +6,7 @@ returns what a browser, or a thief, ends up with. tests/test_race_http.py plays 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from wsgi_rollsession import RollSession, Session
 
-from .browser import Answer, Browser, Clock, get, login, logout, put, who, wrap
+from .browser import Answer, Browser, Clock, get, login, logout, put, untouched, who, wrap
 
 R1 = Callable[[Session], Any]
 
@@ -42,15 +43,13 @@ def store(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def clock() -> Clock:
     """A clock near the real one, which the stores follow."""
-    import time
-
     return Clock(time.time())
 
 
 @pytest.fixture
 def application(request: pytest.FixtureRequest, store: str, clock: Clock) -> Iterator[RollSession]:
     """The filter, rolling on every response."""
-    wrapped = wrap(clock, revocations=store, renew_after=0, cookie_layout=getattr(request, "param", "isolated"))
+    wrapped = wrap(clock, revocations=store, renew_after=0, **getattr(request, "param", {}))
     yield wrapped
     wrapped.close()
 
@@ -159,36 +158,77 @@ def s8(application: RollSession, r1: R1) -> Any:
     return browser.do(who)
 
 
-SCENARIOS = {"S1/S2": s1_s2, "S3": s3, "S4": s4, "S5": s5, "S6": s6, "S7": s7, "S8": s8}
-HOLDS = {"S1/S2": None, "S3": None, "S4": "bob", "S5": 1, "S6": None, "S7": "bob", "S8": "bob"}
-#: What the single layout gives up: without names of their own, one session's response overwrites another's cookie.
-SINGLE = {
-    **{(name, variant): outcome for name, outcome in HOLDS.items() for variant in ("read", "write")},
-    # R1's deletion of the dead cookie hits bob's.
-    ("S4", "read"): None,
-    # R1's session is dead, and so is its cookie, but it has replaced bob's.
-    ("S7", "read"): None,
-    ("S7", "write"): None,
-    # A roll sends the session again, as it was.
-    ("S5", "read"): None,
-    ("S4", "write"): None,
-    ("S8", "read"): None,
+def s8_late(application: RollSession, r1: R1) -> Any:
+    """S8, but R1 is processed after bob's login: what it begins is newer than bob's session. Who is the user?"""
+    browser = logged_in(application)
+    header = browser.header()
+    browser.do(logout)
+    browser.do(login("bob"))
+    application._clock.advance(5)  # type: ignore[attr-defined]
+    browser.receive(browser.call(r1, header=header))
+    browser.do(untouched)
+    return browser.do(who)
+
+
+def s8_first_visit(application: RollSession, r1: R1) -> Any:
+    """R1 was sent without any cookie, and is answered after bob's login. Who is the user?"""
+    browser = Browser(application, application._clock)  # type: ignore[arg-type]
+    browser.do(login("bob"))
+    application._clock.advance(5)  # type: ignore[attr-defined]
+    browser.receive(browser.call(r1, header=""))
+    browser.do(untouched)
+    return browser.do(who)
+
+
+Scenario = Callable[[RollSession, R1], Any]
+#: Scenario -> what happens, and what a browser, or a thief, must end up with.
+ROWS: dict[str, tuple[Scenario, Any]] = {
+    "S1 S2 resurrection": (s1_s2, None),
+    "S3 replay": (s3, None),
+    "S4 lost login": (s4, "bob"),
+    "S5 stale overwrite": (s5, 1),
+    "S6 store interleaving": (s6, None),
+    "S7 late": (s7, "bob"),
+    "S8 queued": (s8, "bob"),
+    "S8 queued past the login": (s8_late, "bob"),
+    "S8 first visit": (s8_first_visit, "bob"),
 }
-VARIANTS = {"read": read, "write": write}
+VARIANTS: dict[str, R1] = {"read": read, "write": write}
+#: What the single layout gives up, having neither names of its own for every session nor a lease.
+LOST_BY_SINGLE = {
+    ("S5 stale overwrite", "read"): None,  # a roll sends the whole session again, as it was
+    ("S5 stale overwrite", "write"): None,
+    ("S7 late", "read"): None,  # R1's session is dead, but its cookie has replaced bob's
+    ("S7 late", "write"): None,
+    ("S8 queued", "write"): None,  # R1 begins a session of its own, under the one name there is
+    ("S8 queued past the login", "write"): None,
+    ("S8 first visit", "write"): None,
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_isolated(application: RollSession, scenario: str, variant: str) -> None:
-    """Every row holds in the isolated layout."""
-    if (scenario, variant) == ("S5", "write"):
-        pytest.xfail("without strict, the last write to arrive wins: see test_strict_keeps_the_first_write")
-    assert SCENARIOS[scenario](application, VARIANTS[variant]) == HOLDS[scenario]
+@pytest.mark.parametrize("row", ROWS)
+def test_isolated(application: RollSession, row: str, variant: str) -> None:
+    """Every row of the race table holds in the isolated layout, whether R1 reads or writes."""
+    scenario, outcome = ROWS[row]
+    if (row, variant) == ("S5 stale overwrite", "write"):
+        outcome = None  # without strict, the last write to arrive wins
+    assert scenario(application, VARIANTS[variant]) == outcome
 
 
-@pytest.mark.parametrize("application", ["single"], indirect=True)
+@pytest.mark.parametrize("application", [{"cookie_layout": "single"}], indirect=True, ids=["single"])
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_single(application: RollSession, scenario: str, variant: str) -> None:
-    """The single layout never resurrects a session; the rows that it loses are lost in this way."""
-    print(scenario, variant, SCENARIOS[scenario](application, VARIANTS[variant]))
+@pytest.mark.parametrize("row", ROWS)
+def test_single(application: RollSession, row: str, variant: str) -> None:
+    """The single layout resurrects nobody either; what it loses, it loses in just this way."""
+    scenario, outcome = ROWS[row]
+    assert scenario(application, VARIANTS[variant]) == LOST_BY_SINGLE.get((row, variant), outcome)
+
+
+@pytest.mark.parametrize("application", [{"strict": True}], indirect=True, ids=["strict"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("row", ROWS)
+def test_strict(application: RollSession, row: str, variant: str) -> None:
+    """With strict, every row holds, also that of two writers: the one from an old version is dropped."""
+    scenario, outcome = ROWS[row]
+    assert scenario(application, VARIANTS[variant]) == outcome

@@ -203,10 +203,11 @@ def _session(
             result["lease_refused"] = str(error)
     seen = policy.last_seen(record, issued, lease)
     idle = policy.idle_limit(record, lease, token.UNLIMITED)
-    result["refused"] = policy.expired(now, seen, idle, record.ends)
-    if store is not None and result["refused"] is None:
+    why = policy.expired(now, seen, idle, record.ends)
+    if store is not None and why is None:
         numbers = store.confirm([EVERYTHING, session_key(record.id), *record.tags])
-        result["refused"] = policy.refused(record.created, record.version, numbers)
+        why = policy.refused(record.created, record.version, numbers)
+    result["refused"] = why.value if why is not None else None
     result |= {
         "id": record.id.hex(),
         "version": record.version,

@@ -14,7 +14,7 @@ from . import policy, token
 from .cookies import CANDIDATES, LIMIT, PRESENTED, Cookies
 from .errors import SessionConflict, SessionTooLarge, StoreUnavailable
 from .keys import KeyRing
-from .policy import Decision
+from .policy import FINAL, Decision, Why
 from .revocation import Revocations
 from .revocation.fence import ENDED, EVERYTHING, session_digest
 from .seal import Unsealable, open_lease, open_session, peek, seal_lease, seal_session
@@ -127,7 +127,7 @@ class Exchange:
             self._judge(presented)
             for each in presented:
                 if each.why is not None:
-                    log.info("session cookie %r refused: %s", each.name, each.why)
+                    log.info("session cookie %r refused: %s", each.name, each.why.value)
                     self._doom(each)
                 elif base is None or _rank(each) > _rank(base):
                     base = each
@@ -175,24 +175,30 @@ class Exchange:
         """Start over, with nothing."""
         self.session._adopt(raw=EMPTY, id=urandom(token.ID_SIZE), version=0, created=self._now, tags=(), new=True)
 
-    def _doom(self, each: Presented, *, asked: bool = False) -> None:
-        """Have the response delete a session's cookies. *asked*: the application ended it, in this request.
+    def _doom(self, each: Presented) -> None:
+        """Have the response delete the cookies of a session that is dead for good.
 
-        In the single layout, nothing else may delete: the browser may hold another session under that name by now.
+        In the single layout the browser may hold another session under that name by now, so they are left.
         """
-        if asked or self._context.cookies.isolated:
-            self._doomed[each.name] = self._doomed.get(each.name, False) or each.has_lease
+        if each.why in FINAL and self._context.cookies.isolated:
+            self._delete(each)
+
+    def _delete(self, each: Presented) -> None:
+        self._doomed[each.name] = self._doomed.get(each.name, False) or each.has_lease
 
     # What the application asks for
 
     def _everyone(self) -> list[bytes]:
-        """The fence keys of all sessions that must end at a logout: alive, presented, however many there are."""
+        """The fence keys of all sessions that must end at a logout: those presented, however many there are.
+
+        Also of those that are not alive as presented: their browser may hold a later version, or lease, by now.
+        """
         session = self.session
         if not self._beyond:
             self._beyond = True
             more = self._open(self._parse()[-PRESENTED:-CANDIDATES])
             self._presented = [*more, *self._presented]
-        keys = {each.key: None for each in self._presented if each.why is None}
+        keys = {each.key: None for each in self._presented if each.why is not Why.ENDED}
         if session._version and self._base is None:  # sealed in this very request
             keys[session_digest(session._id)[:16]] = None
         return list(keys)
@@ -206,8 +212,8 @@ class Exchange:
 
     def _forget(self) -> None:
         for each in self._presented:
-            each.why = each.why or "logged out"
-            self._doom(each, asked=True)
+            each.why = Why.ENDED
+            self._delete(each)
         self._base = None
         self._pending = None
         self._regenerated = False
@@ -226,7 +232,7 @@ class Exchange:
             numbers = context.store.confirm(asked)
         except StoreUnavailable:
             # An anonymous session may be left behind; one that says who somebody is must not.
-            if session._tags or any(each.record.tags for each in self._presented if each.why is None):
+            if session._tags or any(each.record.tags for each in self._presented if each.why is not Why.ENDED):
                 raise
             if context.outage == "closed":
                 raise
@@ -368,7 +374,7 @@ class Exchange:
                 self._doom(base)
                 self._base = None
             self._pending = None
-            raise SessionConflict(f"the session has ended: {why}")
+            raise SessionConflict(why.value)
         return confirmed
 
     def _seal(self, raw: bytes) -> None:
@@ -417,7 +423,7 @@ class Exchange:
                 return None, None
             why = policy.refused(record.created, record.version, context.store.recall(base.keys))
         if why is not None:
-            log.info("session %s not rolled: %s", self.session.id, why)
+            log.info("session %s not rolled: %s", self.session.id, why.value)
             base.why = why
             self._doom(base)
             self._base = None
@@ -444,7 +450,7 @@ class Exchange:
         except StoreUnavailable:
             return
         for each in others:
-            each.why = "superseded by a later login"
+            each.why = Why.ENDED
             self._doom(each)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
+from .revocation.fence import ENDED
 from .token import NEVER, UNLIMITED, Lease, Record
 
 #: A cookie from further in the future than this was not issued by a clock that can be relied upon.
@@ -34,26 +35,44 @@ def end(record: Record, absolute_ms: int) -> int:
     return min(record.ends, record.created + absolute_ms)
 
 
-def expired(now: int, seen: int, idle_s: int, ends: int) -> str | None:
+class Why(Enum):
+    """Why a session is not alive."""
+
+    ABSOLUTE = "absolute timeout"
+    IDLE = "idle timeout"
+    LAPSED = "idle timeout, a moment ago"
+    FUTURE = "issued in the future"
+    EVERYTHING = "everything was revoked, or the store lost its data"
+    ENDED = "logged out"
+    SUPERSEDED = "superseded by a later version"
+    TAG = "one of its tags was revoked"
+
+
+#: Those after which no request that is still in flight can show the session alive, so that its cookies can go.
+FINAL = frozenset((Why.ABSOLUTE, Why.IDLE, Why.EVERYTHING, Why.ENDED, Why.TAG))
+
+
+def expired(now: int, seen: int, idle_s: int, ends: int) -> Why | None:
     """Why a session is over by the clock alone, or None."""
     if now >= ends:
-        return "absolute timeout"
-    if idle_s != UNLIMITED and now >= seen + idle_s * 1000:
-        return "idle timeout"
+        return Why.ABSOLUTE
+    if idle_s != UNLIMITED and now >= (deadline := seen + idle_s * 1000):
+        # Of two requests sent together, the first may have been in time, and have rolled the session.
+        return Why.LAPSED if now < deadline + CLOCK_TOLERANCE_MS else Why.IDLE
     if seen > now + CLOCK_TOLERANCE_MS:
-        return "issued in the future"
+        return Why.FUTURE
     return None
 
 
-def refused(created: int, version: int, numbers: Sequence[int]) -> str | None:
+def refused(created: int, version: int, numbers: Sequence[int]) -> Why | None:
     """Why the fences refuse a session, or None. *numbers* are those of everything, the session and its tags."""
     if created <= numbers[0] * 1000:
-        return "everything was revoked, or the store has lost its data"
+        return Why.EVERYTHING
     if version < numbers[1]:
-        return "logged out, or superseded by a later version"
+        return Why.ENDED if numbers[1] == ENDED else Why.SUPERSEDED
     for number in numbers[2:]:
         if created <= number * 1000:
-            return "one of its tags was revoked"
+            return Why.TAG
     return None
 
 
