@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 README = Path(__file__).with_name("README.md")
 
-PASTE = ["PasteDeploy>=2.1"]
+PASTE = ["PasteDeploy>=3.0.1"]
 DEMO = ["gunicorn>=21.2"]
 
 setup(
@@ -24,13 +24,13 @@ setup(
     install_requires=["cryptography>=41.0", "redis>=5.0", "WebOb>=1.8.9"],
     extras_require={
         "demo": DEMO,
-        "hiredis": ["hiredis>=2.3"],
+        "hiredis": ["hiredis>=2.3.2"],
         "paste": PASTE,
         "test": [
             *DEMO,
             *PASTE,
             "gevent>=23.9",
-            "hiredis>=2.3",
+            "hiredis>=2.3.2",
             "hypothesis>=6.98",
             "pytest>=8",
             "pytest-cov>=5",
