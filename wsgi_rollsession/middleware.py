@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -112,7 +113,7 @@ class RollSession:
                 ("Cache-Control", "no-store"),
                 ("Retry-After", "1"),
             ]
-            start_response("503 Service Unavailable", headers)
+            start_response("503 Service Unavailable", headers, sys.exc_info())
             return [body]
 
     def _nested(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
