@@ -17,9 +17,10 @@ def wall_clock_ms() -> int:
 
 
 def next_not_before(store_ms: int, held: Sequence[int]) -> int:
-    """The number that refuses every session created until now, where *held* are the present numbers.
+    """The number that refuses every session created until now.
 
-    A session created under a fence is stamped just after it, which may be up to three seconds ahead of the
-    clock. So a second "log out everywhere" within that time has to go past the first.
+    *held* are the present numbers of the keys to be raised and of ``EVERYTHING``: a session created under one
+    of them is stamped just after it, up to three seconds ahead of the clock, and this has to go past that.
     """
-    return max(not_before(store_ms), *(number + 1 for number in held if number >= not_before(store_ms)), 0)
+    number = not_before(store_ms)
+    return max([number, *(one + 1 for one in held if one >= number)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 
 _locks: list[weakref.ref[ForkSafeLock]] = []  # in order of creation, so that an outer lock is taken before an inner one
 _held: list[ForkSafeLock] = []
@@ -15,10 +16,14 @@ class ForkSafeLock:
 
     So nobody is in the middle of what it protects when the process is copied, and both copies release it
     afterwards. A lock that is taken while another is held must have been created after that one.
+
+    Args:
+        before_fork: called in the parent with this lock, and all created before it, held.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before_fork: Callable[[], object] | None = None) -> None:
         self._lock = threading.Lock()
+        self.before_fork = before_fork
         _locks.append(weakref.ref(self, _locks.remove))
 
     def acquire(self, timeout: float = -1) -> bool:
@@ -33,15 +38,13 @@ class ForkSafeLock:
     def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
-    def before_fork(self) -> None:
-        """Called with the lock held, in the parent, before it forks."""
-
 
 def _before() -> None:
     for lock in [lock for reference in list(_locks) if (lock := reference()) is not None]:
         lock.acquire()
         _held.append(lock)
-        lock.before_fork()
+        if lock.before_fork is not None:
+            lock.before_fork()
 
 
 def _after() -> None:

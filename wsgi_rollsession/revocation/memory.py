@@ -12,6 +12,7 @@ from .fence import EVERYTHING, not_before
 from .forks import ForkSafeLock
 from .replica import Replica
 
+
 class MemoryRevocations:
     """The protocol over a ``Replica``. A fork gets a copy of its own, so this must not serve several processes.
 
@@ -50,7 +51,7 @@ class MemoryRevocations:
 
     def fence_now(self, keys: Sequence[bytes]) -> int:
         with self._lock:
-            number = next_not_before(self._clock(), self._replica.numbers(keys))
+            number = next_not_before(self._clock(), self._replica.numbers((*keys, EVERYTHING)))
             self._raise(keys, number)
         return number
 

@@ -1,0 +1,324 @@
+"""``sqlite:///path``: the revocation set of all processes on one host, in a SQLite database.
+
+The database is the authority: a raise is committed and on the disk before it returns. Each process holds a
+replica, and compares the ``Stamp`` to learn whether it is current, so a check takes about a microsecond,
+without a system call and without releasing the interpreter lock. What that rests on is an order:
+
+* a writer commits, then writes the stamp, then returns;
+* a reader reads the stamp, then the rows newer than those it has, then remembers that stamp.
+
+Once a ``PERIOD`` a check reads the rows whatever the stamp says, which finds the commit of a writer that died
+before it wrote the stamp, and looks whether the files are still those it has open.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from time import monotonic
+from typing import Any, Protocol, TypeVar
+
+from ..errors import ConfigurationError, StoreUnavailable
+from . import StoreOptions
+from .breaker import Breaker
+from .clock import next_not_before, wall_clock_ms
+from .fence import EVERYTHING, not_before
+from .forks import ForkSafeLock
+from .replica import Replica
+from .sqlite_file import IDENTITY, NEWER, Transaction, connect, require_usable
+from .stamp import Stamp, inode
+
+log = logging.getLogger("wsgi_rollsession")
+T = TypeVar("T")
+
+#: Seconds that a call waits at most for other threads and processes. Only a slow disk makes it take longer.
+WAIT = 1.0
+#: Seconds after which a check looks at the files whatever the stamp says.
+PERIOD = 1.0
+
+#: What a fork not announced by Python left in the child. To close it there would disturb the parent.
+_inherited: list[object] = []
+
+
+class SQLiteRevocations:
+    """The protocol over one database file. Opened when first used, and again in every forked process.
+
+    Args:
+        path: the database; it is created if missing. Beside it are ``-wal``, ``-shm`` and ``-stamp``, so its
+            directory must be writable, and on a local disk: SQLite's WAL does not work over a network.
+        options: see ``StoreOptions``.
+
+    Raises:
+        ConfigurationError: the directory does not exist or is not writable, or the file is something else.
+    """
+
+    shared = True
+
+    def __init__(self, path: str, options: StoreOptions, *, _clock: Callable[[], int] = wall_clock_ms) -> None:
+        self._path = os.path.abspath(path)
+        self._name = f"sqlite:///{self._path}"
+        self._options = options
+        self._clock = _clock
+        require_usable(self._path)
+        # Two connections, so that a writer that waits for another process does not keep the readers waiting.
+        self._write_lock = ForkSafeLock()
+        self._read_lock = ForkSafeLock(before_fork=self._release)  # if both are held, taken second
+        self._replica = Replica(options.lifetime_ms)
+        self._reading = Breaker(f"{self._name} (reading)")
+        self._writing = Breaker(f"{self._name} (writing)")
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._stamp: Stamp | None = None
+        self._inode: tuple[int, int] | None = None
+        self._process = 0  # that opened them
+        self._in_place_ms = 0  # when they were last seen in place, on the store's clock
+        self._database = 0  # the id of the database that the replica was loaded from
+        self._sequence = 0  # and of the newest row in it
+        self._closed = False
+        # What `lookup` compares. They differ until the replica has been loaded.
+        self._view: Sequence[int] = (0,)
+        self._seen = -1
+        self._check_at = 0.0
+
+    @classmethod
+    def from_url(cls, url: str, options: StoreOptions) -> SQLiteRevocations:
+        """``sqlite:///relative.db`` or ``sqlite:////absolute/path.db``.
+
+        Raises:
+            ConfigurationError: another form, an empty path, ``:memory:``, or a query.
+        """
+        path = url.removeprefix("sqlite:///")
+        if path == url or not path or path.startswith(":") or path.endswith("/") or "?" in path or "#" in path:
+            raise ConfigurationError(
+                "revocations: requires sqlite:///relative.db or sqlite:////absolute/path.db, without a query,"
+                f" received {url!r}"
+            )
+        return cls(path, options)
+
+    # Reading
+
+    def lookup(self, keys: Sequence[bytes]) -> Sequence[int]:
+        if self._view[0] != self._seen or monotonic() >= self._check_at:
+            self._reading.call(self._refresh)
+        return self._replica.numbers(keys)
+
+    confirm = lookup
+
+    def recall(self, keys: Sequence[bytes]) -> Sequence[int]:
+        return self._replica.numbers(keys)
+
+    def _refresh(self) -> None:
+        """Make the replica current."""
+        deadline = monotonic() + WAIT
+        with self._holding(deadline, self._read_lock):
+            if self._is_usable(self._reader):
+                if self._view[0] == self._seen and monotonic() < self._check_at:
+                    return  # another thread has just done it
+                if self._read_rows():
+                    return
+        with self._holding(deadline, self._write_lock, self._read_lock):
+            self._open(deadline)
+            if not self._read_rows():
+                raise StoreUnavailable(f"{self._name} is being replaced again and again")
+
+    def _read_rows(self) -> bool:
+        """Load the rows that are new. False if the database has lost rows that this process has seen."""
+        assert self._reader is not None
+        stamp = self._view[0]  # before the rows: who commits after this writes another one
+        try:
+            database, sequence = self._reader.execute(IDENTITY).fetchone()
+            if database != self._database or sequence < self._sequence:
+                return False
+            self._replica.load(self._new_rows(self._reader))
+        except BaseException:
+            self._discard(self._reader)
+            self._reader = None
+            raise
+        self._replica.purge(self._clock())
+        self._check_at = monotonic() + PERIOD
+        self._seen = stamp  # last, for this lets other threads use the replica
+        return True
+
+    def _new_rows(self, reader: sqlite3.Connection) -> Iterator[tuple[bytes, int, int]]:
+        for key, number, expires, sequence in reader.execute(NEWER, (self._sequence,)):
+            yield key, number, expires
+            self._sequence = sequence
+
+    # Writing
+
+    def fence(self, keys: Sequence[bytes], number: int) -> None:
+        self._writing.call(self._write, lambda transaction: transaction.fence(keys, number))
+
+    def fence_now(self, keys: Sequence[bytes]) -> int:
+        def change(transaction: Transaction) -> int:
+            held = [transaction.number(key) or 0 for key in (*keys, EVERYTHING)]
+            number = next_not_before(transaction.now_ms, held)
+            transaction.fence(keys, number)
+            return number
+
+        number: int = self._writing.call(self._write, change)
+        return number
+
+    def advance(self, key: bytes, current: int, new: int) -> bool:
+        def change(transaction: Transaction) -> bool:
+            if (transaction.number(key) or 0) > current:
+                return False
+            transaction.fence((key,), new)
+            return True
+
+        advanced: bool = self._writing.call(self._write, change)
+        return advanced
+
+    def _write(self, change: Callable[[Transaction], T]) -> T:
+        deadline = monotonic() + WAIT
+        with self._holding(deadline, self._write_lock):
+            for _ in range(3):
+                if not self._is_usable(self._writer):
+                    with self._holding(deadline, self._read_lock):
+                        self._open(deadline)
+                result = self._commit(change, deadline)
+                # If the files have been replaced meanwhile, nobody will ever see what was written.
+                if self._is_usable(self._writer):
+                    return result
+            raise StoreUnavailable(f"{self._name} is being replaced again and again")
+
+    def _commit(self, change: Callable[[Transaction], T], deadline: float) -> T:
+        assert self._writer is not None
+        assert self._stamp is not None
+        try:
+            with Transaction(self._writer, self._clock(), deadline) as transaction:
+                result = change(transaction)
+                database, sequence = transaction.identity()
+        except BaseException:
+            self._discard(self._writer)
+            self._writer = None
+            raise
+        if transaction.raised:
+            self._replica.load(transaction.raised)
+            self._stamp.write(database, sequence)
+        return result
+
+    # The files
+
+    @contextmanager
+    def _holding(self, deadline: float, *locks: ForkSafeLock) -> Iterator[None]:
+        """Hold *locks*, and turn errors into ``StoreUnavailable``."""
+        with ExitStack() as stack:
+            for lock in locks:
+                if not lock.acquire(max(0.0, deadline - monotonic())):
+                    raise StoreUnavailable(f"{self._name}: the other threads took longer than {WAIT:g} s")
+                stack.callback(lock.release)
+            if self._closed:
+                raise StoreUnavailable(f"{self._name} has been closed")
+            try:
+                yield
+            except (sqlite3.Error, OSError) as error:
+                raise StoreUnavailable(f"{self._name}: {error}") from error
+
+    def _is_usable(self, connection: sqlite3.Connection | None) -> bool:
+        """Whether this process has opened it, and the files are still in place."""
+        if connection is None or self._stamp is None or self._process != os.getpid():
+            return False
+        now = self._clock()
+        if inode(self._path) != self._inode or not self._stamp.is_in_place():
+            return False
+        self._in_place_ms = now
+        return True
+
+    def _open(self, deadline: float) -> None:
+        """Open the files, create what is missing. What is open stays so if that fails. Both locks are held."""
+        with ExitStack() as opened:
+            place = inode(self._path)  # before it is opened: replaced in between, it will be opened again
+            writer = connect(self._path, WAIT)
+            opened.callback(writer.close)
+            stamp = Stamp(f"{self._path}-stamp", os.stat(self._path).st_mode & 0o666)
+            opened.callback(stamp.close)
+            database, sequence = self._prepare(writer, stamp, deadline)
+            stamp.write(database, sequence)
+            reader = connect(self._path, WAIT)
+            opened.pop_all()
+        self._release()
+        if database != self._database or sequence < self._sequence:
+            self._sequence = 0  # read all of it; what the replica knows already stays
+        self._writer, self._reader, self._database = writer, reader, database
+        self._inode = place or inode(self._path)
+        self._process = os.getpid()
+        self._seen = -1
+        self._stamp, self._view = stamp, stamp.view
+
+    def _prepare(self, writer: sqlite3.Connection, stamp: Stamp, deadline: float) -> tuple[int, int]:
+        """Create the tables, announce the lifetime, and act on a loss. Returns the database's id and sequence."""
+        with Transaction(writer, self._clock(), deadline) as transaction:
+            transaction.create(database=int.from_bytes(os.urandom(7), "big") + 1)
+            transaction.raise_meta("lifetime", self._options.lifetime_ms)
+            self._replica.lifetime_ms = transaction.meta("lifetime")
+            held = transaction.number(EVERYTHING)
+            if held is None:
+                number = not_before(transaction.now_ms)
+            elif self._has_lost(transaction, stamp):
+                log.error("%s was replaced by another or an older database: it has lost fences", self._name)
+                number = next_not_before(transaction.now_ms, (held,))
+            else:
+                return transaction.identity()
+            transaction.fence((EVERYTHING,), 0 if self._options.accept_amnesia else number)
+            transaction.raise_meta("genesis", transaction.now_ms)
+            return transaction.identity()
+
+    def _has_lost(self, transaction: Transaction, stamp: Stamp) -> bool:
+        """Whether the database holds less than the stamp or this process has seen."""
+        database, sequence = transaction.identity()
+
+        def lacks(seen_database: int, seen_sequence: int) -> bool:
+            return seen_database != 0 and (seen_database != database or seen_sequence > sequence)
+
+        # What this process has seen is no news if somebody has acted on the loss since.
+        return lacks(*stamp.read()) or (
+            lacks(self._database, self._sequence) and transaction.meta("genesis") < self._in_place_ms
+        )
+
+    def _release(self) -> None:
+        """Close the files. Both locks are held. The view, and with it `lookup`, stays valid."""
+        for opened in (self._writer, self._reader, self._stamp):
+            self._discard(opened)
+        self._writer = self._reader = self._stamp = None
+
+    def _discard(self, opened: _Closable | None) -> None:
+        if opened is not None and self._process == os.getpid():
+            opened.close()
+        elif opened is not None:
+            _inherited.append(opened)
+
+    def close(self) -> None:
+        with self._write_lock, self._read_lock:
+            self._closed = True
+            self._release()
+            self._view, self._seen = (0,), -1
+
+    def status(self) -> dict[str, Any]:
+        return self._reading.call(self._status)
+
+    def _status(self) -> dict[str, Any]:
+        self._refresh()
+        with self._holding(monotonic() + WAIT, self._read_lock):
+            if self._reader is None:
+                raise StoreUnavailable(f"{self._name} has just become unavailable")
+            (fences,) = self._reader.execute(
+                "SELECT count(*) FROM fences WHERE key != ? AND expires >= ?", (EVERYTHING, self._clock())
+            ).fetchone()
+            meta = dict(self._reader.execute("SELECT name, value FROM meta"))
+            return {
+                "store": "sqlite",
+                "path": self._path,
+                "fences": fences,
+                "genesis": meta["genesis"] // 1000,
+                "lifetime": meta["lifetime"] // 1000,
+                "database_bytes": os.path.getsize(self._path),
+                "wal_bytes": os.path.getsize(f"{self._path}-wal"),
+            }
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...

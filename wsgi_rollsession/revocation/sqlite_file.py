@@ -1,0 +1,149 @@
+"""The database of ``sqlite``: its tables, and what is done to them in one transaction."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from time import monotonic
+from types import TracebackType
+
+from ..errors import ConfigurationError
+from .clock import NEVER
+from .fence import EVERYTHING
+
+APPLICATION_ID = int.from_bytes(b"RolS", "big")
+
+_SCHEMA = (
+    # AUTOINCREMENT never uses a sequence number again, and a raise replaces the row, which gives it a new one.
+    # So a reader that asks for what is newer than the last number it saw misses nothing.
+    "CREATE TABLE fences (seq INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE,"
+    " number INTEGER NOT NULL, expires INTEGER NOT NULL)",
+    "CREATE INDEX fences_expires ON fences (expires)",
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+)
+_RAISE = (
+    "INSERT OR REPLACE INTO fences (key, number, expires) SELECT ?1, max(?2, coalesce(max(number), 0)),"
+    " max(?3, coalesce(max(expires), 0)) FROM fences WHERE key = ?1"
+)
+# More than a raise adds, so that the set shrinks to what is alive; bounded, so that no raise takes long.
+_PURGE = "DELETE FROM fences WHERE seq IN (SELECT seq FROM fences WHERE expires < ? ORDER BY expires LIMIT 64)"
+_RAISE_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
+
+#: All rows after a sequence number, oldest first.
+NEWER = "SELECT key, number, expires, seq FROM fences WHERE seq > ? ORDER BY seq"
+#: The id of the database and the newest sequence number.
+IDENTITY = "SELECT value, (SELECT seq FROM sqlite_sequence WHERE name = 'fences') FROM meta WHERE name = 'id'"
+
+
+def connect(path: str, wait: float) -> sqlite3.Connection:
+    """A connection in autocommit mode, usable from any thread, which waits *wait* seconds for other processes."""
+    connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
+    try:
+        # Two processes that create the database at once: SQLite lets one of them fail here without waiting.
+        deadline = monotonic() + wait
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                break
+            except sqlite3.OperationalError:
+                if monotonic() > deadline:
+                    raise
+        connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk before it returns
+        connection.execute("PRAGMA journal_size_limit = 4194304")  # the WAL shrinks to 4 MB after a burst
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def require_usable(path: str) -> None:
+    """Raises ConfigurationError if there cannot be a revocation database at *path*. Creates nothing."""
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        raise ConfigurationError(f"revocations: requires an existing directory, received {directory!r}")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"revocations: requires a directory it can write to, received {directory!r}")
+    if not os.path.exists(path):
+        return
+    if not os.path.isfile(path) or not os.access(path, os.R_OK | os.W_OK):
+        raise ConfigurationError(f"revocations: requires a file it can read and write, received {path!r}")
+    # Through SQLite and not by reading the file: closing that would drop the locks of this process's connections.
+    connection = sqlite3.connect(path, timeout=0)
+    try:
+        is_foreign = connection.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,) and (
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,)
+        )
+    except sqlite3.OperationalError:
+        return  # locked, or the disk fails just now: that is an outage, not a configuration
+    except sqlite3.DatabaseError as error:
+        raise ConfigurationError(f"revocations: requires a revocation database, received {path!r}: {error}") from error
+    finally:
+        connection.close()
+    if is_foreign:
+        raise ConfigurationError(f"revocations: requires a database of its own, received {path!r} with other tables")
+
+
+class Transaction:
+    """A write transaction, as a context manager: committed at its end, rolled back if that is an exception.
+
+    Args:
+        connection: from ``connect``.
+        now_ms: the store's clock, in Unix milliseconds.
+        deadline: until when to wait for other processes, on the clock of ``time.monotonic``.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, now_ms: int, deadline: float) -> None:
+        self._execute = connection.execute
+        self._connection = connection
+        self._deadline = deadline
+        self.now_ms = now_ms
+        #: What was raised: key, number, expiry in Unix milliseconds.
+        self.raised: list[tuple[bytes, int, int]] = []
+
+    def __enter__(self) -> Transaction:
+        self._execute(f"PRAGMA busy_timeout = {max(1, int((self._deadline - monotonic()) * 1000))}")
+        self._execute("BEGIN IMMEDIATE")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._execute("COMMIT")
+        elif self._connection.in_transaction:
+            self._execute("ROLLBACK")
+
+    def create(self, database: int) -> None:
+        """Create the tables, if they are missing, under the id *database*."""
+        if self._execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+            for statement in _SCHEMA:
+                self._execute(statement)
+            self.raise_meta("id", database)
+
+    def identity(self) -> tuple[int, int]:
+        """The id of the database and the newest sequence number."""
+        database, sequence = self._execute(IDENTITY).fetchone()
+        return database, sequence or 0
+
+    def number(self, key: bytes) -> int | None:
+        """The number of *key*, None if there is none."""
+        row = self._execute("SELECT number FROM fences WHERE key = ?", (key,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def fence(self, keys: Sequence[bytes], number: int) -> None:
+        """Raise *keys* to *number*, and remove some of what has expired."""
+        expires = self.now_ms + self.meta("lifetime")
+        for key in keys:
+            row = key, number, NEVER if key == EVERYTHING else expires
+            self._execute(_RAISE, row)
+            self.raised.append(row)
+        self._execute(_PURGE, (self.now_ms,))
+
+    def meta(self, name: str) -> int:
+        """``id``; ``lifetime``, the longest announced; ``genesis``, the last loss: in milliseconds."""
+        return int(self._execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0])
+
+    def raise_meta(self, name: str, value: int) -> None:
+        self._execute(_RAISE_META, (name, value))
