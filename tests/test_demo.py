@@ -60,7 +60,7 @@ def test_without_a_terminal_the_demo_does_not_wait():
 def test_the_verdict_is_an_observation(tmp_path):
     """With a filter whose fences refuse nothing, the same demo says that it failed, and exits with 1."""
     (tmp_path / "sitecustomize.py").write_text(
-        "from wsgi_rollsession import policy\npolicy.refused = lambda record, numbers: None\n"
+        "from wsgi_rollsession import policy\npolicy.refused = lambda *unused: None\n"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([*COMMAND, "--once"], capture_output=True, text=True, timeout=90, env=environment)
@@ -180,3 +180,12 @@ def test_every_answer_reports_what_it_received_and_sets(application):
 def test_wrong_requests_are_refused(application, path, status):
     """An unknown path is 404, and a gate's name cannot lead out of the folder."""
     assert Request.blank(path).get_response(application).status_code == status
+
+
+def test_an_application_that_fails_is_a_verdict_too(tmp_path):
+    """Where the story cannot be played to its end, the last line says so, and the exit code is 1."""
+    (tmp_path / "sitecustomize.py").write_text("from wsgi_rollsession import policy\npolicy.refused = None\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([*COMMAND, "--once"], capture_output=True, text=True, timeout=90, env=environment)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "verdict: FAILED: the demo answered 500 Internal Server Error"

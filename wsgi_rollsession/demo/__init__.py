@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -34,8 +35,10 @@ def run(*, once: bool, port: int | None, insecure_http: bool = False) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     with server.running(port, insecure_http) as actual:
         print(f"gunicorn serves on http://localhost:{actual} with 2 worker processes; revocations are in SQLite.")
-        rounds = [_show(number, slow, actual) for number, slow in enumerate(ROUNDS, 1)]
-        good, verdict = judge(rounds)
+        try:
+            good, verdict = judge([_show(number, slow, actual) for number, slow in enumerate(ROUNDS, 1)])
+        except (OSError, http.client.HTTPException) as error:
+            once, good, verdict = True, False, _red(f"verdict: FAILED: {error}")
         if not once:
             print(f"\n{verdict}\n\nClick through it yourself:  {_bold(f'http://localhost:{actual}/')}  (Ctrl-C stops)")
             try:

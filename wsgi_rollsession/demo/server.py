@@ -10,12 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
 from ..errors import RollSessionError
 from ..keys import generate_key
-from .story import HOST
+from .gunicorn_conf import workers
+from .story import HOST, Browser
 
 FIRST_PORT, LAST_PORT = 8000, 8099
 
@@ -72,16 +73,13 @@ def running(port: int | None, insecure_http: bool) -> Iterator[int]:
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int) -> None:
+    """Until every worker has answered: a race within one process would show less."""
     deadline = time.monotonic() + 30
-    # The socket listens from the start, so a connection waits for the first worker.
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            break
-        try:
-            with socket.create_connection((HOST, port), timeout=1) as connection:
-                connection.sendall(b"HEAD /cookies HTTP/1.0\r\n\r\n")
-                if connection.recv(1):
-                    return
-        except OSError:
-            time.sleep(0.05)
+    seen: set[int] = set()
+    while time.monotonic() < deadline and server.poll() is None:
+        with Browser(port) as browser, suppress(OSError):
+            seen.add(browser.fetch("GET", "/cookies").worker)
+        if len(seen) == workers:
+            return
+        time.sleep(0.01)
     raise DemoError("gunicorn did not start; its messages are above")

@@ -120,7 +120,7 @@ class Browser:
 
     def connect_to_another_worker(self, worker: int) -> http.client.HTTPConnection:
         """A connection to a process other than *worker*, so that the race is one of processes; any, failing that."""
-        for _ in range(50):
+        for _ in range(200):
             connection = self.connect()
             connection.request("GET", "/cookies")
             if _json(connection)["worker"] != worker:
