@@ -257,6 +257,8 @@ class Exchange:
             self.invalidate()
         elif self._changed(raw):
             self._seal(raw)
+        elif self._base is not None or self._pending is not None:
+            self._check()
 
     def _changed(self, raw: bytes) -> bool:
         session = self.session

@@ -188,7 +188,7 @@ class Session(MutableMapping[str, Any]):
         self._owner.invalidate()
 
     def save(self) -> None:
-        """Check and seal the session now, rather than when the response starts. The response still carries it.
+        """Check the session, and seal it if it changed, now rather than when the response starts, which carries it.
 
         Raises:
             SessionConflict: it was ended meanwhile, or (``strict``) another request wrote it first.
