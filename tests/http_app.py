@@ -1,0 +1,162 @@
+"""An application for the tests over real HTTP: the filter several times over, and gates that work across processes.
+
+A request that passes ``gate=NAME`` looks at the session, then waits until somebody opens that gate, then does its
+thing. With ``confirm_gate=NAME`` it waits after the session layer has asked the fences and before it emits a cookie.
+A request with the header ``X-Worker: PID`` is turned away by every other process, before anything has happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from wsgi_rollsession import RollSession, Session
+from wsgi_rollsession.middleware import SESSION
+
+#: What names the JSON file that ``create`` reads: {"gates": folder, "mounts": {name: options of RollSession}}.
+CONFIG = "ROLLSESSION_TEST_CONFIG"
+LARGE = 3_000_000
+PATIENCE = 30.0
+
+_confirm_gate: ContextVar[Path | None] = ContextVar("confirm_gate", default=None)
+
+
+def hold(gate: Path) -> None:
+    """Say which process waits at *gate*, and wait until it is opened."""
+    entered = gate.with_suffix(".writing")
+    entered.write_text(str(os.getpid()))
+    entered.rename(gate.with_suffix(".entered"))  # so that nobody finds it empty
+    deadline = time.monotonic() + PATIENCE
+    while not gate.with_suffix(".open").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nobody opened {gate.name}")
+        time.sleep(0.005)
+
+
+def _login(session: Session, query: dict[str, str]) -> None:
+    session.regenerate(tags=[f"user:{query['user']}"])
+    session["user"] = query["user"]
+
+
+def _logout(session: Session, query: dict[str, str]) -> None:
+    session.invalidate()
+
+
+def _read(session: Session, query: dict[str, str]) -> Any:
+    return session.get(query.get("key", "user"))
+
+
+def _write(session: Session, query: dict[str, str]) -> None:
+    session[query.get("key", "note")] = query.get("value", "from R1")
+
+
+def _untouched(session: Session, query: dict[str, str]) -> None:
+    pass
+
+
+OPERATIONS: dict[str, Callable[[Session, dict[str, str]], Any]] = {
+    "login": _login,
+    "logout": _logout,
+    "read": _read,
+    "write": _write,
+    "untouched": _untouched,
+}
+
+
+class Endpoints:
+    """The wrapped application."""
+
+    def __init__(self, gates: Path) -> None:
+        self.gates = gates
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
+        session = environ[SESSION]
+        operation = environ["PATH_INFO"].strip("/")
+        if "gate" in query:
+            session.get("user")
+            hold(self.gates / query["gate"])
+        if "confirm_gate" in query:
+            _confirm_gate.set(self.gates / query["confirm_gate"])
+        if operation == "file":
+            return self._file(environ, start_response)
+        if operation == "stream":
+            return self._stream(session, start_response)
+        if operation == "old-style":
+            return self._write_callable(session, start_response)
+        result = OPERATIONS[operation](session, query)
+        body = json.dumps({"pid": os.getpid(), "result": result}).encode()
+        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    @staticmethod
+    def _file(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = Path(__file__)
+        headers = [("Content-Type", "text/x-python"), ("Content-Length", str(path.stat().st_size))]
+        # Which wrapper it is tells the test whether the server's own is still on offer.
+        wrapper = environ.get("wsgi.file_wrapper")
+        headers.append(("X-File-Wrapper", f"{wrapper.__module__}.{wrapper.__qualname__}" if wrapper else "none"))
+        start_response("200 OK", headers)
+        return wrapper(path.open("rb"), 4096) if wrapper else [path.read_bytes()]
+
+    @staticmethod
+    def _stream(session: Session, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        session["streamed"] = True
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        for _ in range(LARGE // 10_000):
+            yield b"x" * 10_000
+
+    @staticmethod
+    def _write_callable(session: Session, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        session["written"] = True
+        write = start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "6")])
+        write(b"old")
+        return [b"-st"]
+
+
+class Site:
+    """The outermost application: ``/mount/operation``."""
+
+    def __init__(self, mounts: dict[str, RollSession]) -> None:
+        self.mounts = mounts
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.get("HTTP_X_WORKER", str(os.getpid())) != str(os.getpid()):
+            start_response("421 Misdirected Request", [("Content-Type", "text/plain"), ("Content-Length", "0")])
+            return [b""]
+        mount, _, rest = environ["PATH_INFO"].lstrip("/").partition("/")
+        if not mount:
+            body = str(os.getpid()).encode()
+            start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+            return [body]
+        environ["SCRIPT_NAME"], environ["PATH_INFO"] = f"/{mount}", f"/{rest}"
+        return self.mounts[mount](environ, start_response)
+
+
+def _with_gate(application: RollSession) -> RollSession:
+    store = application.revocations
+    confirm = store.confirm
+
+    def confirm_then_hold(keys: Any) -> Any:
+        numbers = confirm(keys)
+        gate = _confirm_gate.get()
+        if gate is not None:
+            _confirm_gate.set(None)
+            hold(gate)
+        return numbers
+
+    store.confirm = confirm_then_hold  # type: ignore[method-assign]
+    return application
+
+
+def create() -> Site:
+    """The site that the environment describes."""
+    config = json.loads(Path(os.environ[CONFIG]).read_text())
+    endpoints = Endpoints(Path(config["gates"]))
+    return Site({name: _with_gate(RollSession(endpoints, **options)) for name, options in config["mounts"].items()})

@@ -1,0 +1,185 @@
+"""The race table over real HTTP: gunicorn's gthread workers, two processes of four threads, on SQLite and on Redis.
+
+The same rows and outcomes as in tests/test_race.py. R1 is always served by one process, and what happens meanwhile by
+the other, so that what one of them knows has to reach the other. Every outcome is asked of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from .browser import Answer
+from .http_client import Server, WebBrowser, gunicorn
+from .test_race import LOST_BY_SINGLE, ROWS
+
+VARIANTS = {"read": "read", "write": "write?key=note&value=from-R1"}
+MOUNTS: dict[str, dict[str, Any]] = {
+    "isolated": {},
+    "strict": {"strict": True},
+    "single": {"cookie_layout": "single"},
+}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One gunicorn for all rows of one store, rolling on every response."""
+    folder = tmp_path_factory.mktemp("race")
+    store = f"sqlite:///{folder}/revocations.db"
+    if request.param == "redis":
+        store = request.getfixturevalue("redis_server").url
+    mounts = {name: {"revocations": store, "renew_after": 0, **options} for name, options in MOUNTS.items()}
+    with gunicorn(folder, mounts, worker_class="gthread", threads=4) as running:
+        yield running
+
+
+class Stage:
+    """A browser in front of a mount, and the two processes behind it."""
+
+    def __init__(self, server: Server, mount: str) -> None:
+        self.server, self.mount = server, mount
+        self.here, self.there = server.workers
+
+    def browser(self, user: str | None = "alice") -> WebBrowser:
+        browser = self.server.browser(self.mount)
+        if user is not None:
+            browser.go(f"login?user={user}", on=self.here)
+        return browser
+
+    def ask(self, browser: WebBrowser, key: str = "user") -> Any:
+        """What both processes say."""
+        answers = [browser.go(f"read?key={key}", on=worker) for worker in (self.here, self.there)]
+        assert answers[0] == answers[1]
+        return answers[0]
+
+
+def s1_s2(stage: Stage, r1: str) -> Any:
+    """R1 blocks in the handler; logout completes; R1's response arrives. Who is logged in?"""
+    browser = stage.browser()
+    with browser.in_flight(r1, on=stage.here) as late:
+        browser.go("logout", on=stage.there)
+    browser.receive(late.result())
+    return stage.ask(browser)
+
+
+def s3(stage: Stage, r1: str) -> Any:
+    """The cookies copied before logout are sent after it. Who is logged in?"""
+    browser = stage.browser()
+    browser.go(r1, on=stage.here)
+    thief = stage.browser(None)
+    thief.jar = dict(browser.jar)
+    browser.go("logout", on=stage.there)
+    return stage.ask(thief)
+
+
+def s4(stage: Stage, r1: str) -> Any:
+    """R1 blocks; logout; login as bob; R1's response arrives. Who is the user?"""
+    browser = stage.browser()
+    with browser.in_flight(r1, on=stage.here) as late:
+        browser.go("logout", on=stage.there)
+        browser.go("login?user=bob", on=stage.there)
+    browser.receive(late.result())
+    return stage.ask(browser)
+
+
+def s5(stage: Stage, r1: str) -> Any:
+    """R1 blocks; another request writes cart=1 and completes; R1's response arrives. The cart?"""
+    browser = stage.browser()
+    with browser.in_flight(r1, on=stage.here) as late:
+        browser.go("write?key=cart&value=1", on=stage.there)
+    browser.receive(late.result())
+    cart = stage.ask(browser, "cart")
+    return cart and int(cart)
+
+
+def s6(stage: Stage, r1: str) -> Any:
+    """A logout lands between the authoritative check and the response's emission. Is a copy of it accepted?"""
+    browser = stage.browser()
+    at_r1 = dict(browser.jar)
+    with browser.in_flight(r1, on=stage.here, kind="confirm_gate") as waiting:
+        browser.go("logout", on=stage.there)
+    late = waiting.result()
+    thief = stage.browser(None)
+    thief.jar = at_r1
+    # A thief does not obey deletions.
+    kept = [("Set-Cookie", each) for each in late.set_cookies if "Max-Age=0" not in each]
+    thief.receive(Answer("", kept, None, b""))
+    browser.receive(late)
+    return stage.ask(browser) or stage.ask(thief)
+
+
+def s7(stage: Stage, r1: str) -> Any:
+    """R1 is fully answered before the logout, but its response arrives after bob's login. Who is the user?"""
+    browser = stage.browser()
+    late = browser.fetch(r1, on=stage.here)
+    browser.go("logout", on=stage.there)
+    browser.go("login?user=bob", on=stage.there)
+    browser.receive(late)
+    return stage.ask(browser)
+
+
+def s8(stage: Stage, r1: str) -> Any:
+    """R1, sent before the logout, is processed after it; its response arrives after bob's login. Who is the user?"""
+    browser = stage.browser()
+    header = browser.header()
+    browser.go("logout", on=stage.there)
+    late = browser.fetch(r1, on=stage.here, header=header)
+    browser.go("login?user=bob", on=stage.there)
+    browser.receive(late)
+    return stage.ask(browser)
+
+
+def s8_late(stage: Stage, r1: str) -> Any:
+    """S8, but R1 is processed after bob's login: what it begins is newer than bob's session. Who is the user?"""
+    browser = stage.browser()
+    header = browser.header()
+    browser.go("logout", on=stage.there)
+    browser.go("login?user=bob", on=stage.there)
+    browser.receive(browser.fetch(r1, on=stage.here, header=header))
+    browser.go("untouched", on=stage.there)
+    return stage.ask(browser)
+
+
+def s8_first_visit(stage: Stage, r1: str) -> Any:
+    """R1 was sent without any cookie, and is answered after bob's login. Who is the user?"""
+    browser = stage.browser("bob")
+    browser.receive(browser.fetch(r1, on=stage.there, header=""))
+    browser.go("untouched", on=stage.here)
+    return stage.ask(browser)
+
+
+SCENARIOS: dict[str, Callable[[Stage, str], Any]] = {
+    "S1 S2 resurrection": s1_s2,
+    "S3 replay": s3,
+    "S4 lost login": s4,
+    "S5 stale overwrite": s5,
+    "S6 store interleaving": s6,
+    "S7 late": s7,
+    "S8 queued": s8,
+    "S8 queued past the login": s8_late,
+    "S8 first visit": s8_first_visit,
+}
+
+
+def expected(mount: str, row: str, variant: str) -> Any:
+    """The outcome that tests/test_race.py has for the row."""
+    if mount == "single":
+        return LOST_BY_SINGLE.get((row, variant), ROWS[row][1])
+    if mount == "isolated" and (row, variant) == ("S5 stale overwrite", "write"):
+        return None  # without strict, the last write to arrive wins
+    return ROWS[row][1]
+
+
+def test_the_rows_are_those_of_the_direct_table() -> None:
+    """No row of the race table is played by direct calls only."""
+    assert set(SCENARIOS) == set(ROWS)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("row", SCENARIOS)
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_row(server: Server, mount: str, row: str, variant: str) -> None:
+    """Every row holds over HTTP with two processes, or is lost by the single layout as in the direct table."""
+    assert SCENARIOS[row](Stage(server, mount), VARIANTS[variant]) == expected(mount, row, variant)
