@@ -1,0 +1,315 @@
+"""What every revocation store must do, as a suite that a store of your own can run. Needs pytest.
+
+    from wsgi_rollsession.testing import SharedRevocationContract
+
+    class TestMyStore(SharedRevocationContract):
+        @pytest.fixture
+        def open_store(self, my_server):
+            return lambda options: MyRevocations(my_server.url, options)
+
+``open_store`` gives a callable ``(StoreOptions) -> Revocations``. What it returns is closed by the suite. All
+stores that it opens within one test see the same set, which is empty when the test begins. A store of one
+process (``shared = False``) runs ``RevocationContract``, where each test opens one store only.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .revocation import Revocations, StoreOptions
+from .revocation.fence import ENDED, EVERYTHING, not_before, session_key, tag_key
+
+__all__ = ["RevocationContract", "SharedRevocationContract", "in_fork"]
+
+HOUR_MS = 3_600_000
+USER, TENANT = tag_key("user:42"), tag_key("tenant:7")
+SESSION, OTHER = session_key(b"a session's id.."), session_key(b"another's id....")
+
+#: Opens one more store over the set of the test. Keyword arguments as in ``StoreOptions``.
+Open = Callable[..., Revocations]
+
+
+def in_fork(function: Callable[[], object], seconds: float = 60.0) -> None:
+    """Run *function* in a forked child. Fails if it raises there, or does not return within *seconds*."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert os.waitstatus_to_exitcode(status) == 0, "the forked child failed; its traceback is above"
+            return
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    pytest.fail(f"the forked child did not return within {seconds:g} s")
+
+
+def admitted_after(number: int) -> int:
+    """The creation time (ms) of a session that began under the fence *number* at once: the earliest it admits."""
+    return number * 1000 + 1
+
+
+class RevocationContract:
+    """The contract of one store. Subclass it, and override ``open_store``."""
+
+    @pytest.fixture
+    def open_store(self) -> Callable[[StoreOptions], Revocations]:
+        raise NotImplementedError("override the fixture open_store: (StoreOptions) -> Revocations")
+
+    @pytest.fixture
+    def open(self, open_store: Callable[[StoreOptions], Revocations]) -> Iterator[Open]:
+        opened: list[Revocations] = []
+
+        def open_one(lifetime_ms: int = HOUR_MS, accept_amnesia: bool = False) -> Revocations:
+            opened.append(open_store(StoreOptions(lifetime_ms=lifetime_ms, accept_amnesia=accept_amnesia)))
+            return opened[-1]
+
+        yield open_one
+        for store in opened:
+            store.close()
+
+    @pytest.fixture
+    def store(self, open: Open) -> Revocations:
+        return open()
+
+    def test_a_miss_is_zero(self, store: Revocations) -> None:
+        """Keys that were never raised have the number 0, however they are asked for."""
+        assert list(store.lookup([SESSION, USER])) == [0, 0]
+        assert list(store.confirm([SESSION, USER])) == [0, 0]
+        assert list(store.recall([SESSION, USER])) == [0, 0]
+
+    def test_no_keys(self, store: Revocations) -> None:
+        """Asking for nothing answers nothing."""
+        assert list(store.lookup([])) == []
+        assert list(store.confirm(())) == []
+
+    def test_a_fence_is_seen_at_once(self, store: Revocations) -> None:
+        """When ``fence`` has returned, its number is what every kind of question answers."""
+        store.fence([SESSION, OTHER], ENDED)
+        assert list(store.confirm([OTHER, USER, SESSION])) == [ENDED, 0, ENDED]
+        assert list(store.lookup((SESSION,))) == [ENDED]
+        assert list(store.recall([SESSION])) == [ENDED]
+
+    def test_numbers_answer_in_order(self, store: Revocations) -> None:
+        """The numbers come in the order of the keys, also for a key asked for twice."""
+        keys = [session_key(bytes([n]) * 16) for n in range(20)]
+        for n, key in enumerate(keys):
+            store.fence([key], n + 1)
+        assert list(store.confirm([*reversed(keys), keys[3]])) == [*range(20, 0, -1), 4]
+        assert list(store.lookup([*reversed(keys), keys[3]])) == [*range(20, 0, -1), 4]
+
+    def test_merge_is_max(self, store: Revocations) -> None:
+        """A smaller number never replaces a larger one, so the order of raises does not matter."""
+        for number in (5, 3, 9, 9, 1):
+            store.fence([SESSION], number)
+        assert list(store.confirm([SESSION])) == [9]
+        store.fence([SESSION], ENDED)
+        store.fence([SESSION], 10)
+        assert list(store.confirm([SESSION])) == [ENDED]
+
+    def test_everything_is_always_present(self, open: Open) -> None:
+        """A store found empty refuses what was created until now."""
+        before = not_before(int(time.time() * 1000) - HOUR_MS)
+        store = open()
+        for ask in (store.lookup, store.confirm):
+            (number,) = ask([EVERYTHING])
+            assert before < number < before + 2 * HOUR_MS // 1000
+
+    def test_amnesia_can_be_accepted(self, open: Open) -> None:
+        """With ``accept_amnesia``, a store found empty refuses nothing."""
+        assert list(open(accept_amnesia=True).confirm([EVERYTHING])) == [0]
+
+    def test_everything_can_be_raised(self, store: Revocations) -> None:
+        """``EVERYTHING`` is a key like any other to ``fence_now``."""
+        (genesis,) = store.confirm([EVERYTHING])
+        number = store.fence_now([EVERYTHING])
+        assert number > genesis
+        assert list(store.lookup([EVERYTHING])) == [number]
+
+    def test_fence_now_covers_now(self, store: Revocations) -> None:
+        """``fence_now`` refuses what was created until now by this host's clock, and returns its number."""
+        now = int(time.time() * 1000)
+        number = store.fence_now([USER, TENANT])
+        assert number * 1000 >= now
+        assert list(store.confirm([USER, TENANT, SESSION])) == [number, number, 0]
+
+    def test_fence_now_goes_past_what_the_last_one_admitted(self, store: Revocations) -> None:
+        """A session that began right after "log out everywhere" is ended by the next one, even a moment later."""
+        for _ in range(5):
+            created = admitted_after(store.fence_now([USER]))
+            assert store.fence_now([USER]) * 1000 >= created
+
+    def test_fence_now_goes_past_what_everything_admitted(self, store: Revocations) -> None:
+        """A session that began right after genesis, or a revocation of everything, is ended by its tag's fence."""
+        created = admitted_after(store.confirm([EVERYTHING])[0])
+        assert store.fence_now([USER]) * 1000 >= created
+        created = admitted_after(store.fence_now([EVERYTHING]))
+        assert store.fence_now([TENANT]) * 1000 >= created
+
+    def test_advance(self, store: Revocations) -> None:
+        """``advance`` succeeds from at most the current number, and refuses when the store is further."""
+        assert store.advance(SESSION, 0, 2) is True
+        assert store.advance(SESSION, 1, 3) is False
+        assert list(store.confirm([SESSION])) == [2]
+        assert store.advance(SESSION, 2, 3) is True
+        assert store.advance(SESSION, 5, 6) is True  # the fence that said 5 has expired, or was never needed
+        assert list(store.confirm([SESSION])) == [6]
+
+    def test_advance_never_passes_an_end(self, store: Revocations) -> None:
+        """A session that was ended cannot be advanced."""
+        store.fence([SESSION], ENDED)
+        assert store.advance(SESSION, 7, 8) is False
+        assert list(store.confirm([SESSION])) == [ENDED]
+
+    def test_one_of_many_advances_wins(self, store: Revocations) -> None:
+        """Of threads that advance from the same number at once, exactly one succeeds."""
+        for current in range(5):
+            barrier = threading.Barrier(8)
+
+            def attempt(current: int = current, barrier: threading.Barrier = barrier) -> bool:
+                barrier.wait()
+                return store.advance(SESSION, current, current + 1)
+
+            with ThreadPoolExecutor(8) as pool:
+                results = [future.result() for future in [pool.submit(attempt) for _ in range(8)]]
+            assert sorted(results) == [False] * 7 + [True]
+
+    def test_concurrent_raises_are_all_kept(self, store: Revocations) -> None:
+        """Threads that raise and ask at once lose nothing, and each sees its own raise."""
+
+        def raise_some(thread: int) -> None:
+            for n in range(20):
+                key = session_key(bytes([thread, n]) * 8)
+                store.fence([key, SESSION], thread * 20 + n + 1)
+                assert list(store.lookup([key])) == [thread * 20 + n + 1]
+
+        with ThreadPoolExecutor(8) as pool:
+            for future in [pool.submit(raise_some, thread) for thread in range(8)]:
+                future.result()
+        keys = [session_key(bytes([thread, n]) * 8) for thread in range(8) for n in range(20)]
+        assert list(store.confirm([*keys, SESSION])) == [*range(1, 161), 160]
+
+    def test_works_after_a_fork(self, store: Revocations) -> None:
+        """A child of a fork can ask and raise, and its parent goes on, whether or not the store was in use before."""
+        store.fence([SESSION], 4)
+
+        def child() -> None:
+            assert list(store.confirm([SESSION])) == [4]
+            store.fence([OTHER], 5)
+            assert list(store.lookup([SESSION, OTHER])) == [4, 5]
+
+        in_fork(child)
+        store.fence([SESSION], 6)
+        assert list(store.lookup([SESSION])) == [6]
+
+    def test_works_after_a_fork_amid_use(self, store: Revocations) -> None:
+        """Forking while other threads raise and ask leaves no lock behind in the child."""
+        stop = threading.Event()
+
+        def use() -> None:
+            while not stop.is_set():
+                store.fence([OTHER], 1)
+                store.confirm([OTHER])
+
+        def child() -> None:
+            store.fence([SESSION], 4)
+            assert list(store.confirm([SESSION])) == [4]
+
+        threads = [threading.Thread(target=use) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(5):
+                in_fork(child)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+    def test_status(self, store: Revocations) -> None:
+        """``status`` counts the fences, and tells when the store was first found empty."""
+        before = store.status()
+        store.fence([SESSION, USER], ENDED)
+        after = store.status()
+        assert after["fences"] == before["fences"] + 2
+        assert abs(after["genesis"] - time.time()) < 3600
+
+    def test_close_twice(self, store: Revocations) -> None:
+        """Closing again does nothing, and a store can be closed without having been used."""
+        store.close()
+        store.close()
+
+
+class SharedRevocationContract(RevocationContract):
+    """The contract of a store that several processes share. ``open_store`` may be called several times in a test."""
+
+    def test_says_that_it_is_shared(self, store: Revocations) -> None:
+        """The middleware serves under several processes only if the store says that they share it."""
+        assert store.shared is True
+
+    def test_another_instance_confirms_at_once(self, open: Open) -> None:
+        """When a raise has returned, every other instance confirms it."""
+        one, other = open(), open()
+        for number in range(1, 20):
+            one.fence([SESSION], number)
+            assert list(other.confirm([SESSION])) == [number]
+            assert other.advance(OTHER, number - 1, number) is True
+            assert list(one.confirm([OTHER])) == [number]
+        number = one.fence_now([USER])
+        assert list(other.confirm([USER])) == [number]
+
+    def test_another_process_confirms_at_once(self, store: Revocations) -> None:
+        """When a raise in one process has returned, every other process confirms it."""
+        store.confirm([SESSION])
+        in_fork(lambda: store.fence([SESSION], ENDED))
+        assert list(store.confirm([SESSION])) == [ENDED]
+
+    def test_one_of_many_processes_advances(self, open: Open) -> None:
+        """Of instances that advance from the same number at once, exactly one succeeds."""
+        stores = [open() for _ in range(4)]
+        barrier = threading.Barrier(4)
+
+        def attempt(store: Revocations) -> bool:
+            barrier.wait()
+            return store.advance(SESSION, 0, 1)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sorted(pool.map(attempt, stores)) == [False, False, False, True]
+
+    def test_a_second_instance_is_no_genesis(self, open: Open) -> None:
+        """Opening a set that is there already refuses nobody anew, whatever the amnesia policy."""
+        (genesis,) = open(accept_amnesia=True).confirm([EVERYTHING])
+        assert list(open().confirm([EVERYTHING])) == [genesis] == [0]
+
+    def test_the_longest_lifetime_is_remembered(self, open: Open) -> None:
+        """A process with a shorter lifetime does not shorten the store's."""
+        for lifetime_ms in (2 * HOUR_MS, HOUR_MS, 3 * HOUR_MS, 2 * HOUR_MS):
+            store = open(lifetime_ms=lifetime_ms)
+            store.fence([SESSION], 1)
+        assert store.status()["lifetime"] == 3 * HOUR_MS // 1000
+
+    def test_closing_one_leaves_the_others(self, open: Open) -> None:
+        """An instance that is closed takes nothing away from the others."""
+        one, other = open(), open()
+        one.fence([SESSION], ENDED)
+        one.close()
+        other.fence([OTHER], ENDED)
+        assert list(other.confirm([SESSION, OTHER])) == [ENDED, ENDED]
+        assert list(open().confirm([SESSION, OTHER])) == [ENDED, ENDED]
