@@ -51,6 +51,8 @@ class KeyRing:
     __slots__ = ("by_id", "newest")
 
     def __init__(self, keys: str | Sequence[str]) -> None:
+        if not isinstance(keys, Sequence):
+            raise ConfigurationError(f"keys: requires text, or a list of texts, received {type(keys).__name__}")
         texts = re.split(r"[\s,]+", keys.strip()) if isinstance(keys, str) else list(keys)
         if not texts or texts == [""]:
             raise ConfigurationError("keys: requires at least one key made by `rollsession keygen`, received none")

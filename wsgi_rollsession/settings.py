@@ -99,7 +99,7 @@ class Settings:
             _refuse("partitioned", "false with insecure_http, for browsers want Partitioned to be Secure", "true")
         if not isinstance(path, str) or not re.fullmatch(r"/[!-:<-~]*", path):
             _refuse("cookie_path", "a path that starts with / and holds no semicolon or space", path)
-        if domain is not None and not re.fullmatch(r"[A-Za-z0-9.-]+", domain):
+        if domain is not None and not (isinstance(domain, str) and re.fullmatch(r"[A-Za-z0-9.-]+", domain)):
             _refuse("cookie_domain", "a host name, or nothing for this host only", domain)
 
     # What follows is derived, in the units that the hot path wants.

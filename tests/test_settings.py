@@ -1,0 +1,339 @@
+"""Every option: its default, its text form, and each way of getting it wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsgi_rollsession import ConfigurationError, RollSession
+from wsgi_rollsession.revocation import StoreOptions
+from wsgi_rollsession.revocation.memory import MemoryRevocations
+from wsgi_rollsession.settings import Settings
+from wsgi_rollsession.token import NEVER, UNLIMITED
+
+from .browser import KEY, Browser, dispatch, login, who, wrap
+
+PASSWORD = "correct-horse-battery-staple"
+
+
+def settings(**options: Any) -> Settings:
+    return Settings(**{"keys": KEY, "revocations": "memory://", **options})
+
+
+def always(environ: dict[str, Any]) -> bool:
+    """A ``roll_if`` to import."""
+    return True
+
+
+DEFAULTS = {
+    "idle_timeout": 3600,
+    "absolute_timeout": 86400,
+    "rolling": True,
+    "renew_after": 60,
+    "strict": False,
+    "cookie_name": "session",
+    "cookie_domain": None,
+    "cookie_path": "/",
+    "samesite": "Lax",
+    "partitioned": False,
+    "cookie_layout": "isolated",
+    "insecure_http": False,
+    "outage": "degrade",
+    "amnesia": "refuse",
+    "roll_if": None,
+}
+
+
+@pytest.mark.parametrize("option", DEFAULTS)
+def test_default(option: str) -> None:
+    """Every option but the keys and the store has a default, and it is the secure one."""
+    assert getattr(settings(), option) == DEFAULTS[option]
+
+
+def test_every_option_is_in_these_tables() -> None:
+    """No option can be added without being tested here."""
+    options = {field.name for field in dataclasses.fields(Settings)}
+    assert options == {*DEFAULTS, "keys", "revocations"}
+    assert options <= {option for option, _, _ in TEXTS}
+    assert options <= {option for option, _, _ in REFUSED}
+
+
+TEXTS = [
+    ("keys", KEY, KEY),
+    ("revocations", "memory://", "memory://"),
+    ("idle_timeout", "90", 90),
+    ("idle_timeout", "90s", 90),
+    ("idle_timeout", " 30 m ", 1800),
+    ("idle_timeout", "24h", 86400),
+    ("absolute_timeout", "7d", 604800),
+    ("absolute_timeout", "none", None),
+    ("absolute_timeout", timedelta(days=1), 86400),
+    ("absolute_timeout", 86400, 86400),
+    ("renew_after", "0", 0),
+    ("renew_after", "5m", 300),
+    ("rolling", "false", False),
+    ("rolling", "On", True),
+    ("strict", "yes", True),
+    ("strict", "0", False),
+    ("partitioned", "1", True),
+    ("insecure_http", "off", False),
+    ("cookie_name", "app.id_2", "app.id_2"),
+    ("cookie_domain", "example.org", "example.org"),
+    ("cookie_path", "/app", "/app"),
+    ("samesite", "strict", "Strict"),
+    ("samesite", " none ", "None"),
+    ("cookie_layout", "SINGLE", "single"),
+    ("outage", "closed", "closed"),
+    ("outage", "Open", "open"),
+    ("amnesia", "accept", "accept"),
+    ("roll_if", "tests.test_settings:always", always),
+]
+
+
+@pytest.mark.parametrize(("option", "text", "value"), TEXTS)
+def test_text_form(option: str, text: Any, value: Any) -> None:
+    """Every option can be given as text, as an ini file has it, and means the same as its value."""
+    assert getattr(settings(**{option: text}), option) == value
+    assert getattr(settings(**{option: value}), option) == value
+
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("keys", "", "received none"),
+    ("keys", [], "received none"),
+    ("keys", None, "received NoneType"),
+    ("keys", "swordfish", "key 1 does not start"),
+    ("revocations", None, "received 'NoneType'"),
+    ("revocations", "nowhere", "received no scheme"),
+    ("revocations", "ftp://host", "received 'ftp'"),
+    ("idle_timeout", "1 hour", "received '1 hour'"),
+    ("idle_timeout", 0, "received 0"),
+    ("idle_timeout", -5, "received -5"),
+    ("idle_timeout", True, "received True"),
+    ("idle_timeout", 1.5, "received 1.5"),
+    ("idle_timeout", timedelta(seconds=1.5), "received datetime.timedelta"),
+    ("absolute_timeout", "1y", "received '1y'"),
+    ("absolute_timeout", "99999d", "received '99999d'"),
+    ("absolute_timeout", "30m", "received '1800 s'"),
+    ("renew_after", "-1", "received '-1'"),
+    ("renew_after", "1h", "received '3600 s'"),
+    ("rolling", "maybe", "received 'maybe'"),
+    ("rolling", None, "received None"),
+    ("strict", 1, "received 1"),
+    ("partitioned", "", "received ''"),
+    ("insecure_http", "http", "received 'http'"),
+    ("cookie_name", "", "received ''"),
+    ("cookie_name", "__Host-session", "received '__Host-session'"),
+    ("cookie_name", "a b", "received 'a b'"),
+    ("cookie_name", "sitzung\n", r"received 'sitzung\\n'"),
+    ("cookie_name", "größe", "received 'größe'"),
+    ("cookie_name", 7, "received 7"),
+    ("cookie_name", "n" * 65, "received 'n"),
+    ("cookie_domain", "", "received ''"),
+    ("cookie_domain", "a.example; Secure", "received 'a.example; Secure'"),
+    ("cookie_domain", 7, "received 7"),
+    ("cookie_path", "app", "received 'app'"),
+    ("cookie_path", "/a;b", "received '/a;b'"),
+    ("cookie_path", "/a\r\nb", "received '/a"),
+    ("cookie_path", None, "received None"),
+    ("samesite", "laxer", "received 'laxer'"),
+    ("samesite", None, "received None"),
+    ("cookie_layout", "double", "received 'double'"),
+    ("outage", "ignore", "received 'ignore'"),
+    ("amnesia", "forget", "received 'forget'"),
+    ("roll_if", "tests.no_such_module:f", "received 'tests.no_such_module:f'"),
+    ("roll_if", "tests.test_settings:PASSWORD", "received 'tests.test_settings:PASSWORD'"),
+    ("roll_if", "", "received ''"),
+    ("roll_if", 5, "received 'int'"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "received"), REFUSED)
+def test_refusal(option: str, value: Any, received: str) -> None:
+    """A wrong option is refused at construction, by an error that names it, what it requires and what it received."""
+    with pytest.raises(ConfigurationError, match=rf"(?s)^{option}: requires .*{received}"):
+        RollSession(dispatch, **{"keys": KEY, "revocations": "memory://", option: value})
+
+
+TOGETHER: list[tuple[dict[str, Any], str]] = [
+    ({"absolute_timeout": None, "idle_timeout": None}, "absolute_timeout"),
+    ({"absolute_timeout": None, "rolling": False}, "absolute_timeout"),
+    ({"absolute_timeout": None, "outage": "open"}, "absolute_timeout"),
+    ({"absolute_timeout": "30m", "idle_timeout": "1h"}, "absolute_timeout"),
+    ({"idle_timeout": 10, "renew_after": 10}, "renew_after"),
+    ({"samesite": "None", "insecure_http": True}, "samesite"),
+    ({"partitioned": True, "insecure_http": True}, "partitioned"),
+]
+
+
+@pytest.mark.parametrize(("options", "named"), TOGETHER)
+def test_combinations(options: dict[str, Any], named: str) -> None:
+    """Options that contradict each other are refused, by the name of the one to change."""
+    with pytest.raises(ConfigurationError, match=f"^{named}: requires .* received "):
+        settings(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"absolute_timeout": "30m", "idle_timeout": "1h", "rolling": False},
+        {"idle_timeout": None, "rolling": True},
+        {"idle_timeout": None, "renew_after": "2h"},
+        {"rolling": False, "renew_after": "2h"},
+        {"absolute_timeout": "1h", "idle_timeout": "1h"},
+    ],
+)
+def test_what_does_not_apply_is_not_compared(options: dict[str, Any]) -> None:
+    """An idle timeout longer than the absolute one matters only where activity extends sessions."""
+    settings(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"revocations": "memory://"}, "'keys'"),
+        ({"keys": KEY}, "'revocations'"),
+        ({"keys": KEY, "revocations": "memory://", "idle": 5}, "'idle'"),
+    ],
+)
+def test_missing_and_unknown_options(options: dict[str, Any], message: str) -> None:
+    """A missing or unknown option is a configuration error that names it."""
+    with pytest.raises(ConfigurationError, match=message):
+        RollSession(dispatch, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "renew_after"),
+    [({}, 60), ({"idle_timeout": "5m"}, 30), ({"idle_timeout": 9}, 0), ({"idle_timeout": None}, 60)],
+)
+def test_renew_after_follows_the_idle_timeout(options: dict[str, Any], renew_after: int) -> None:
+    """Unless set, sessions are renewed after a tenth of the idle timeout, and at the latest after a minute."""
+    assert settings(**options).renew_after == renew_after
+
+
+@pytest.mark.parametrize(
+    ("options", "lifetime_s"),
+    [
+        ({}, 3600),
+        ({"idle_timeout": "5m"}, 300),
+        ({"absolute_timeout": None}, 3600),
+        ({"rolling": False}, 86400),
+        ({"idle_timeout": None}, 86400),
+        ({"outage": "open"}, 86400),
+        ({"outage": "closed"}, 3600),
+    ],
+)
+def test_fence_lifetime(options: dict[str, Any], lifetime_s: int) -> None:
+    """A fence is kept for the idle timeout, or for the absolute one where that bounds what it refuses, and a margin."""
+    assert settings(**options).fence_lifetime_ms == lifetime_s * 1000 + 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "rolls", "idle_s", "absolute_ms"),
+    [
+        ({}, True, 3600, 86_400_000),
+        ({"absolute_timeout": None}, True, 3600, NEVER),
+        ({"rolling": False}, False, UNLIMITED, 86_400_000),
+        ({"idle_timeout": None}, False, UNLIMITED, 86_400_000),
+    ],
+)
+def test_derived(options: dict[str, Any], rolls: bool, idle_s: int, absolute_ms: int) -> None:
+    """Without rolling, or without an idle timeout, sessions have a fixed end."""
+    derived = settings(**options)
+    assert (derived.rolls, derived.idle_s, derived.absolute_ms) == (rolls, idle_s, absolute_ms)
+
+
+def test_a_store_can_be_given_as_an_object() -> None:
+    """``revocations`` takes any object that implements the protocol."""
+    store = MemoryRevocations(StoreOptions(lifetime_ms=3_600_000))
+    application = wrap(revocations=store)
+    assert application.revocations is store
+    browser = Browser(application)
+    browser.clock.now = application._clock()
+    browser.do(login("alice"))
+    assert browser.do(who) == "alice"
+
+
+def test_settings_are_frozen() -> None:
+    """Settings cannot be changed after they were validated."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings().strict = True  # type: ignore[misc]
+
+
+def test_insecure_http_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Plain http is announced in the log."""
+    wrap(insecure_http=True)
+    assert ["insecure_http" in record.message for record in caplog.records] == [True]
+
+
+def test_representations_carry_no_secret() -> None:
+    """A settings value can be printed: neither the keys nor the store's URL is in it."""
+    shown = repr(settings(revocations=f"redis://user:{PASSWORD}@127.0.0.1:1/0"))
+    assert PASSWORD not in shown
+    assert KEY not in shown
+    assert "idle_timeout=3600" in shown
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keys": KEY[:-1] + "!"},
+        {"keys": KEY + "A"},
+        {"keys": [KEY, KEY]},
+        {"keys": KEY.removeprefix("rollsession_")},
+        {"keys": {KEY: 1}, "idle_timeout": "never"},
+        {"keys": KEY, "nonsense": 1},
+    ],
+)
+def test_keys_are_in_no_error(options: dict[str, Any]) -> None:
+    """Whatever is wrong, with the keys or beside them, no part of a key appears in the error."""
+    with pytest.raises(ConfigurationError) as caught:
+        RollSession(dispatch, **{"revocations": "memory://", **options})
+    error: BaseException | None = caught.value
+    while error is not None:
+        for start in range(len("rollsession_v1_"), len(KEY) - 8):
+            assert KEY[start : start + 8] not in f"{error} {error!r}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://user:{PASSWORD}@host:port/0",
+        f"redis://user:{PASSWORD}@host/zero",
+        f"redis://user:{PASSWORD}@host/0?no_such_option=1",
+        f"redis://user:{PASSWORD}@host/0?follow=perhaps",
+        f"redis://user:{PASSWORD}@host/0#fragment",
+        f"redis://user:{PASSWORD}/more@host/0",
+        f"redis+sentinel://user:{PASSWORD}@host",
+        f"redis+cluster://user:{PASSWORD}@",
+        f"unknown://user:{PASSWORD}@host",
+        f"unix:?password={PASSWORD}",
+    ],
+)
+def test_store_passwords_are_in_no_error(url: str) -> None:
+    """A store's URL that is refused is not repeated with its password."""
+    with pytest.raises(ConfigurationError) as caught:
+        RollSession(dispatch, keys=KEY, revocations=url)
+    assert PASSWORD not in f"{caught.value} {caught.value!r}"
+
+
+def test_a_failing_store_logs_no_password(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """A store that does not answer is named in the log and in errors without its password."""
+    caplog.set_level(logging.DEBUG)
+    application = wrap(revocations=f"unix://user:{PASSWORD}@{tmp_path}/no.sock")
+    browser = Browser(application)
+    browser.clock.now = application._clock()
+    browser.do(login("alice"))
+    browser.receive(browser.call(lambda session: repr(session)))
+    with pytest.raises(Exception) as caught:
+        application.revoke("user:alice")
+    assert "unavailable" in caplog.text
+    for text in (caplog.text, str(caught.value), repr(caught.value), repr(application), repr(application.revocations)):
+        assert PASSWORD not in text
+        assert KEY not in text
+    application.close()
