@@ -155,6 +155,16 @@ def _with_gate(application: RollSession) -> RollSession:
     return application
 
 
+def endpoints_factory(global_conf: dict[str, str], gates: str) -> Endpoints:
+    """``paste.app_factory``."""
+    return Endpoints(Path(gates))
+
+
+def site_factory(loader: Any, global_conf: dict[str, str], **mounts: str) -> Site:
+    """``paste.composite_factory``: what is mounted, by the name of its section."""
+    return Site({name: _with_gate(loader.get_app(section)) for name, section in mounts.items()})
+
+
 def create() -> Site:
     """The site that the environment describes."""
     config = json.loads(Path(os.environ[CONFIG]).read_text())

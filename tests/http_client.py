@@ -10,9 +10,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ class WebBrowser(Browser):
             try:
                 deadline = time.monotonic() + PATIENCE
                 while not gate.with_suffix(".entered").exists():
-                    assert time.monotonic() < deadline and not answer.done(), answer
+                    assert not answer.done(), answer
+                    assert time.monotonic() < deadline, "the request has not reached its gate"
                     time.sleep(0.002)
                 if on is not None:
                     assert gate.with_suffix(".entered").read_text() == str(on)
@@ -103,6 +104,7 @@ class Server:
         self.folder, self.port, self.process, self.log = folder, port, process, log
         self.gates = folder
         self.workers: list[int] = []
+        self.name = ""
 
     def browser(self, mount: str) -> WebBrowser:
         return WebBrowser(self.port, mount, self.gates)
@@ -130,36 +132,21 @@ class Server:
 
 
 @contextmanager
-def gunicorn(
-    folder: Path,
-    mounts: dict[str, dict[str, Any]],
-    *,
-    application: tuple[str, ...] = ("tests.http_app:create()",),
-    workers: int = 2,
-    **settings: Any,
+def serve(
+    folder: Path, mounts: dict[str, dict[str, Any]], arguments: Callable[[int], list[str]], *, workers: int = 1
 ) -> Iterator[Server]:
-    """gunicorn with *settings* of its configuration file, which serves *mounts* (options of RollSession by name)."""
+    """Python with ``arguments(number of a listening socket)``, serving *mounts*: options of RollSession by name."""
     folder.mkdir(exist_ok=True)
     for options in mounts.values():
         options.setdefault("keys", generate_key())
     config, log = folder / "config.json", folder / "server.log"
     config.write_text(json.dumps({"gates": str(folder), "mounts": mounts}))
-    settings = {
-        "workers": workers,
-        "graceful_timeout": 1,
-        "loglevel": "warning",
-        # Of gunicorn 25 and later. In a file, for an older one ignores there what it does not know.
-        "control_socket_disable": True,
-        **settings,
-    }
-    (folder / "settings.py").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
     environment = os.environ | {CONFIG: str(config), "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
     environment.pop("GUNICORN_CMD_ARGS", None)
     with listen() as listener, log.open("wb") as out:
         number = listener.fileno()
-        command = [sys.executable, "-m", "gunicorn", "-c", str(folder / "settings.py"), "--bind", f"fd://{number}"]
         process = subprocess.Popen(
-            [*command, *application],
+            [sys.executable, *arguments(number)],
             env=environment,
             pass_fds=[number],
             cwd=folder,
@@ -173,3 +160,27 @@ def gunicorn(
             yield server
         finally:
             server.stop()
+
+
+def gunicorn(
+    folder: Path,
+    mounts: dict[str, dict[str, Any]],
+    *,
+    application: tuple[str, ...] = ("tests.http_app:create()",),
+    workers: int = 2,
+    **settings: Any,
+) -> AbstractContextManager[Server]:
+    """gunicorn with *settings* of its configuration file."""
+    folder.mkdir(exist_ok=True)
+    settings = {
+        "workers": workers,
+        "graceful_timeout": 1,
+        "loglevel": "warning",
+        # Of gunicorn 25 and later. In a file, for an older one ignores there what it does not know.
+        "control_socket_disable": True,
+        **settings,
+    }
+    path = folder / "settings.py"
+    path.write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    command = ["-m", "gunicorn", "-c", str(path)]
+    return serve(folder, mounts, lambda number: [*command, "--bind", f"fd://{number}", *application], workers=workers)
