@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -330,10 +331,12 @@ class Proxy:
         stalled: while true, bytes are held back in both directions; connections stay open.
         refusing: while true, new connections are closed at once.
         cut_replies_after: if set, a connection is cut after so many bytes of replies, once.
+        tls: speaks TLS on the near side.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.target = port
+        self._tls = tls
         self.stalled = False
         self.refusing = False
         self.cut_replies_after: int | None = None
@@ -368,6 +371,8 @@ class Proxy:
                 _reset(near)
                 continue
             try:
+                if self._tls is not None:
+                    near = self._tls.wrap_socket(near, server_side=True)
                 far = socket.create_connection((HOST, self.target), 5)
             except OSError:
                 _reset(near)

@@ -29,7 +29,7 @@ from redis.exceptions import AskError, MovedError
 
 from .fence import EVERYTHING
 from .forks import ForkSafeLock
-from .redis_link import Command, Connection
+from .redis_link import Command, Connection, Info
 from .redis_shards import FENCE, Refused, Shards
 from .redis_url import REPLY_TIMEOUT
 from .replica import Replica
@@ -58,7 +58,7 @@ class _Stream:
     def __init__(self, shard: int) -> None:
         self.shard = shard
         self.connection: Connection | None = None
-        self.run_id = ""  # of the server that the positions are about
+        self.info: Info = {}  # of the server that the positions are about
         self.position = _BEGINNING  # the newest entry seen
         self.asked_from = _BEGINNING  # the position in the open question
         self.asked_at = 0.0
@@ -177,17 +177,16 @@ class Follower:
         connection, info = self._shards.link.open(stream.shard)
         stream.connection = connection
         stream.proven = 0.0
-        run_id = str(info.get("run_id", ""))
-        if not run_id or run_id != stream.run_id:
+        if not info or info.get("run_id") != stream.info.get("run_id"):
             stream.restart()
-            stream.run_id = run_id
+        stream.info = info
         return connection
 
     def _ask(self, stream: _Stream) -> None:
         names = self._shards.names[stream.shard]
         assert stream.connection is not None
         questions: list[Command] = [
-            ("MGET", names.everything, names.lifetime),
+            ("MGET", *names.state),
             ("XREAD", "COUNT", _BATCH, "BLOCK", self._block_ms, "STREAMS", names.log, stream.position),
         ]
         stream.asked_at = monotonic()
@@ -208,18 +207,13 @@ class Follower:
                 raise
             stream.awaited -= 1
             if stream.awaited:
-                stream.told = self._everything(stream, *reply)
+                stream.told = self._shards.everything(stream.shard, reply, stream.info)
+                self._keep_ms = self._replica.lifetime_ms = max(int(reply[1] or 0), self._keep_ms)
             else:
                 entries = reply[0][1] if reply else ()
                 news = bool(entries)
                 self._take(stream, entries)
         return news
-
-    def _everything(self, stream: _Stream, everything: bytes | None, lifetime: bytes | None) -> int:
-        if everything is None or lifetime is None or int(lifetime) < self._shards.lifetime_ms:
-            return self._shards.hello(stream.shard)
-        self._keep_ms = self._replica.lifetime_ms = int(lifetime)
-        return int(everything)
 
     def _take(self, stream: _Stream, entries: Sequence[Any]) -> None:
         now = monotonic()
@@ -293,7 +287,7 @@ class Follower:
             ("PEXPIRE", name, int(REPORT_EXPIRES * 1000)),
         ]
         if first:  # processes that have ended left theirs
-            (reply,) = link.exchange(0, [("HGETALL", name)], retry=True)
+            ((reply,), _) = link.exchange(0, [("HGETALL", name)], retry=True)
             if isinstance(reply, list):
                 old = [w for w, r in zip(reply[::2], reply[1::2], strict=True) if now - _at(r) > REPORT_EXPIRES * 1000]
                 commands += [("HDEL", name, *old)] if old else []

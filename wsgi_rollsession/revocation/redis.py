@@ -168,7 +168,7 @@ class RedisRevocations:
             ("INFO",),
             ("XREVRANGE", names.log, "+", "-", "COUNT", 2),
         ]
-        replies = self._shards.link.exchange(shard, questions, retry=True)
+        replies, _ = self._shards.link.exchange(shard, questions, retry=True)
         # What an ACL does not permit is left out.
         length, usage, found, followers, info_text, last = (
             [] if isinstance(reply, Exception) else reply for reply in replies
@@ -202,7 +202,7 @@ class RedisRevocations:
         keys = [entry[:16] for _, (_, entry) in entries if entry[:16] != EVERYTHING]
         if not keys:
             return 0
-        (usage,) = self._shards.link.exchange(shard, [("MEMORY", "USAGE", names.base + keys[0])], retry=True)
+        ((usage,), _) = self._shards.link.exchange(shard, [("MEMORY", "USAGE", names.base + keys[0])], retry=True)
         return usage if isinstance(usage, int) else 0
 
 

@@ -15,7 +15,15 @@ import redis
 from redis import connection as connections
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
-from redis.exceptions import AskError, ClusterDownError, ClusterError, MovedError, NoPermissionError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    ClusterError,
+    MovedError,
+    NoPermissionError,
+    RedisClusterException,
+    TryAgainError,
+)
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -24,8 +32,11 @@ from .redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT, RedisAddress
 #: One of redis-py's connections, whose methods carry no types.
 Connection = Any
 Command = tuple[Any, ...]
-#: Is told the reply to INFO of every connection that was made; refuses it by raising a redis error.
-Greet = Callable[[dict[str, Any]], None]
+#: What a server said of itself (INFO) when a connection to it was made; empty if the user may not ask.
+Info = dict[str, Any]
+Answer = tuple[list[Any], Info]
+#: Is told of every server that was connected to; refuses it by raising a redis error.
+Greet = Callable[[Info], None]
 
 # redis-py has no types for these either.
 _unix: Any = connections.UnixDomainSocketConnection
@@ -42,8 +53,8 @@ _TRY_AGAIN_PAUSE = 0.02
 class Link(Protocol):
     shards: int
 
-    def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> list[Any]:
-        """The replies to *commands*, sent as one pipeline. An error reply is returned, not raised.
+    def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> Answer:
+        """The replies to *commands*, sent as one pipeline, and who gave them. An error reply is returned, not raised.
 
         *retry*: the commands may be sent twice, so a connection found dead is replaced.
 
@@ -51,8 +62,8 @@ class Link(Protocol):
             redis.RedisError, OSError: the server could not be reached, or did not answer in time.
         """
 
-    def open(self, shard: int) -> tuple[Connection, dict[str, Any]]:
-        """A connection of the caller's own to the server that holds *shard*, and that server's INFO."""
+    def open(self, shard: int) -> tuple[Connection, Info]:
+        """A connection of the caller's own to the server that holds *shard*, and who that is."""
 
     def forget(self) -> None:
         """What is known of who holds which shard is wrong: find out anew, with fresh connections."""
@@ -101,24 +112,23 @@ class NodeLink:
     def __init__(self, make: Callable[[], Connection], greet: Greet) -> None:
         self._make = make
         self._greet = greet
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[Connection, Info]] = []
         self._pid = os.getpid()
 
-    def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> list[Any]:
-        connection = self._take(certain=not retry)
-        if connection is not None:
+    def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> Answer:
+        taken = self._take(certain=not retry)
+        if taken is not None:
             try:
-                return self._send(connection, commands)
+                return self._send(*taken, commands)
             except redis.TimeoutError:
                 raise
             except (redis.ConnectionError, OSError):
                 self._idle.clear()  # the others lead to the same server, so they are as dead
                 if not retry:
                     raise
-        connection, _ = self.open(shard)
-        return self._send(connection, commands)
+        return self._send(*self.open(shard), commands)
 
-    def open(self, shard: int) -> tuple[Connection, dict[str, Any]]:
+    def open(self, shard: int) -> tuple[Connection, Info]:
         connection = self._make()
         try:
             connection.connect()
@@ -129,24 +139,21 @@ class NodeLink:
             raise
         return connection, info
 
-    def _take(self, certain: bool) -> Connection | None:
+    def _take(self, certain: bool) -> tuple[Connection, Info] | None:
         if self._pid != os.getpid():  # after a fork the sockets belong to the parent
             self._idle, self._pid = [], os.getpid()
-        try:
-            while True:
-                connection = self._idle.pop()
-                # Something to read on an idle connection is its end, as a rule. Looking costs a system call, so it
-                # is done only where finding out by sending would be too late.
-                if not certain or not connection.can_read(timeout=0):
-                    return connection
-                connection.disconnect()
-        except IndexError:
-            return None
-        except (redis.RedisError, OSError):
+        while True:
+            try:
+                connection, info = self._idle.pop()
+            except IndexError:
+                return None
+            # Something to read on an idle connection is its end, as a rule. Looking costs a system call, so it is
+            # done only where finding out by sending would be too late.
+            if not certain or _is_quiet(connection):
+                return connection, info
             connection.disconnect()
-            return None
 
-    def _send(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    def _send(self, connection: Connection, info: Info, commands: Sequence[Command]) -> Answer:
         try:
             replies = ask(connection, commands)
         except BaseException:  # also a greenlet's time-out: what is still to be read would answer the next caller
@@ -156,15 +163,22 @@ class NodeLink:
             connection.disconnect()  # it was the primary once; the next connection looks for the present one
             self.forget()
         else:
-            self._idle.append(connection)
-        return replies
+            self._idle.append((connection, info))
+        return replies, info
 
     def forget(self) -> None:
         self.close()
 
     def close(self) -> None:
         while self._idle:
-            self._idle.pop().disconnect()
+            self._idle.pop()[0].disconnect()
+
+
+def _is_quiet(connection: Connection) -> bool:
+    try:
+        return not connection.can_read(timeout=0)
+    except (redis.RedisError, OSError):
+        return False
 
 
 def ask(connection: Connection, commands: Sequence[Command]) -> list[Any]:
@@ -182,19 +196,18 @@ def ask(connection: Connection, commands: Sequence[Command]) -> list[Any]:
     return replies
 
 
-def _info(connection: Connection) -> dict[str, Any]:
-    """The reply to INFO as a dictionary; empty if the user may not ask."""
+def _info(connection: Connection) -> Info:
     (reply,) = ask(connection, [("INFO",)])
     if isinstance(reply, NoPermissionError):
         return {}
     if isinstance(reply, Exception):
         raise reply
-    return parse_info(reply)
+    return {**parse_info(reply), "asked_at": time.monotonic()}
 
 
-def parse_info(reply: bytes) -> dict[str, Any]:
+def parse_info(reply: bytes) -> Info:
     """INFO's lines as a dictionary of text and whole numbers."""
-    found: dict[str, Any] = {}
+    found: Info = {}
     for line in reply.decode("utf-8", "replace").splitlines():
         name, colon, value = line.partition(":")
         if colon:
@@ -214,12 +227,11 @@ class ClusterLink:
         self._owners: list[tuple[str, int]] | None = None
         self._cluster: Any = None
 
-    def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> list[Any]:
-        replies: list[Any] = []
+    def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> Answer:
         for attempt in range(_REDIRECTIONS):
             owner = self._owner(shard)
             try:
-                replies = self._node(owner).exchange(shard, commands, retry=retry)
+                replies, info = self._node(owner).exchange(shard, commands, retry=retry)
             except redis.TimeoutError:
                 self._owners = None
                 raise
@@ -232,26 +244,27 @@ class ClusterLink:
             if redirection is None:
                 if any(isinstance(reply, (redis.ReadOnlyError, ClusterDownError)) for reply in replies):
                     self.forget()
-                return replies
+                return replies, info
             # None of the commands that name a key was carried out, so all of them are sent again.
             if isinstance(redirection, TryAgainError):
                 time.sleep(_TRY_AGAIN_PAUSE)
             elif isinstance(redirection, AskError):
-                replies = self._ask_importing_node(shard, redirection, commands, retry)
-                if not any(isinstance(reply, TryAgainError) for reply in replies):
-                    return replies
+                answer = self._ask_importing_node(shard, redirection, commands, retry)
+                if not any(isinstance(reply, TryAgainError) for reply in answer[0]):
+                    return answer
                 time.sleep(_TRY_AGAIN_PAUSE)
             else:
                 self._owners = None
         raise ClusterError("the slot of these keys is being moved")
 
-    def _ask_importing_node(self, shard: int, error: AskError, commands: Sequence[Command], retry: bool) -> list[Any]:
+    def _ask_importing_node(self, shard: int, error: AskError, commands: Sequence[Command], retry: bool) -> Answer:
         asking: list[Command] = []
         for command in commands:
             asking += [("ASKING",), command]
-        return self._node((error.host, error.port)).exchange(shard, asking, retry=retry)[1::2]
+        replies, info = self._node((error.host, error.port)).exchange(shard, asking, retry=retry)
+        return replies[1::2], info
 
-    def open(self, shard: int) -> tuple[Connection, dict[str, Any]]:
+    def open(self, shard: int) -> tuple[Connection, Info]:
         try:
             return self._node(self._owner(shard)).open(shard)
         except (redis.RedisError, OSError):
@@ -276,6 +289,12 @@ class ClusterLink:
 
     def _discover(self) -> list[tuple[str, int]]:
         """Ask the cluster who holds which shard."""
+        try:
+            return self._ask_topology()
+        except RedisClusterException as error:  # not a redis.RedisError, for once
+            raise redis.ConnectionError(str(error)) from error
+
+    def _ask_topology(self) -> list[tuple[str, int]]:
         if self._cluster is None:
             nodes = [_cluster_node(host, port) for host, port in self._address.hosts]
             options = _options(self._address.connection, **_tls(self._address))

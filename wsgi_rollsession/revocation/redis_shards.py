@@ -6,6 +6,7 @@ Of each shard ``{n}`` (one without a cluster), with the prefix ``rollsession``:
     rollsession:{0}:<EVERYTHING> the everything-fence; never expires. Missing: the shard has lost its data
     rollsession:{0}:lifetime     the longest lifetime ever announced, in milliseconds
     rollsession:{0}:log          a stream of every raise, 16 bytes of key and 4 of number; trimmed by that lifetime
+    rollsession:{0}:server       which server process this data was last seen in, and when that was first seen
     rollsession:{0}:followers    a hash: what each process that follows last said of itself
 
 Every shard has an everything-fence of its own, so a cluster that loses one primary's data refuses the sessions
@@ -27,7 +28,7 @@ from redis.exceptions import ClusterDownError, MasterDownError, NoScriptError
 from ..errors import StoreUnavailable
 from . import StoreOptions
 from .fence import CLOCK_SKEW_MS, EVERYTHING, not_before
-from .redis_link import Command, connect
+from .redis_link import Command, Info, connect
 from .redis_url import RedisAddress
 
 log = logging.getLogger("wsgi_rollsession")
@@ -77,6 +78,15 @@ class Script:
 
 
 HELLO = Script("return {now, redis.call('GET', everything)}")
+# Another server process has the data. If it may have lost some, the everything-fence goes up.
+ADOPT = Script("""
+local server = lifetime:sub(1, -9) .. 'server'
+if (redis.call('GET', server) or '') == ARGV[3] then
+  redis.call('SET', server, ARGV[4])
+  if ARGV[5] == '1' then raise(everything, not_before()) end
+end
+return {now, redis.call('GET', everything)}
+""")
 FENCE = Script("""
 for i = 4, #KEYS do raise(KEYS[i], tonumber(ARGV[3])) end
 return {now, ARGV[3]}
@@ -108,13 +118,19 @@ class Names:
     base: bytes
     everything: bytes
     lifetime: bytes
+    server: bytes
     log: bytes
     followers: bytes
+
+    @property
+    def state(self) -> tuple[bytes, bytes, bytes]:
+        """What is read with every question."""
+        return self.everything, self.lifetime, self.server
 
     @classmethod
     def of(cls, prefix: str, shard: int) -> Names:
         base = f"{prefix}:{{{shard}}}:".encode()
-        return cls(base, base + EVERYTHING, base + b"lifetime", base + b"log", base + b"followers")
+        return cls(base, base + EVERYTHING, *(base + name for name in (b"lifetime", b"server", b"log", b"followers")))
 
 
 class Refused(Exception):
@@ -133,6 +149,7 @@ class Shards:
         self._preface = (str(options.lifetime_ms).encode(), b"1" if options.accept_amnesia else b"0")
         self._said: set[str] = set()
         self._pulse_at = [0.0] * self.link.shards
+        self._contact = [(b"", 0.0)] * self.link.shards  # the server process that answered last, and when
         self._clock: list[float | None] = [None] * self.link.shards
 
     def group(self, keys: Sequence[bytes], *, everywhere: bool) -> dict[int, list[bytes]]:
@@ -151,30 +168,76 @@ class Shards:
         """The numbers of *keys*, in one round trip."""
         names = self.names[shard]
         base = names.base
-        commands: list[Command] = [(b"MGET", names.everything, names.lifetime, *[base + key for key in keys])]
+        commands: list[Command] = [(b"MGET", *names.state, *[base + key for key in keys])]
         now = time.monotonic()
         if pulse := now >= self._pulse_at[shard]:
             self._pulse_at[shard] = now + _PULSE
             commands += ((b"ROLE",), (b"TIME",))
-        replies = self.link.exchange(shard, commands, retry=True)
+        replies, info = self.link.exchange(shard, commands, retry=True)
         found = replies[0]
         if isinstance(found, Exception):
             raise found
         if pulse:
             self._take_pulse(shard, replies[1], replies[2])
-        numbers = [int(number or 0) for number in found[2:]]
-        everything, lifetime = found[0], found[1]
-        if everything is None or lifetime is None or int(lifetime) < self.lifetime_ms:
-            genesis = self.hello(shard)
-            return [genesis if key == EVERYTHING else number for key, number in zip(keys, numbers, strict=True)]
-        return numbers
+        numbers = [int(number or 0) for number in found[3:]]
+        everything = self.everything(shard, found, info)
+        return [
+            max(everything, number) if key == EVERYTHING else number for key, number in zip(keys, numbers, strict=True)
+        ]
+
+    def everything(self, shard: int, state: Sequence[bytes | None], info: Info) -> int:
+        """The everything-fence of a shard whose ``Names.state`` was read from the server *info*.
+
+        Raises it first if the data is not, or may not be, what it was.
+        """
+        everything, lifetime, server = state[:3]
+        run_id = str(info.get("run_id", "")).encode()
+        is_new = bool(run_id) and (server is None or not server.startswith(run_id))
+        lost = is_new and self._may_have_lost(shard, server or b"", info)
+        try:
+            if everything is None or lifetime is None or int(lifetime) < self.lifetime_ms:
+                everything = self.script(shard, HELLO, (), retry=True)
+            if is_new:
+                record = b"%s %d" % (run_id, time.time())
+                everything = self.script(shard, ADOPT, (), server or b"", record, int(lost), retry=True)
+        except Refused:
+            if everything is None or lost:
+                raise
+            # Only bookkeeping was refused (by a full memory, say): what was read is good, and the next one tries again.
+        self._contact[shard] = run_id, time.monotonic()
+        return int(everything)
 
     def hello(self, shard: int) -> int:
         """Announce the lifetime, and write genesis if the shard is empty. Returns the everything-fence."""
         return int(self.script(shard, HELLO, (), retry=True))
 
+    def _may_have_lost(self, shard: int, server: bytes, info: Info) -> bool:
+        """The data is in another server process than *server*, after a fail-over or a restart: must it be distrusted?
+
+        What a restart brings back from a snapshot (RDB) is older than the last fences, and does not show it. So
+        without an append-only file, a server that did not run yet while the previous one was still seen has lost data.
+        """
+        if not server or info.get("aof_enabled"):
+            return False
+        seen_run_id, seen = self._contact[shard]
+        if seen_run_id and server.startswith(seen_run_id):
+            since = time.monotonic() - seen  # since we were in contact with the previous one
+        else:
+            since = time.time() - int(server.rpartition(b" ")[2])
+        uptime = int(info["uptime_in_seconds"]) + time.monotonic() - info["asked_at"]
+        if uptime > since + 1:
+            return False
+        what = "accepted nevertheless (amnesia=accept)" if self._accept_amnesia else "refused"
+        log.error(
+            "revocation store %s was restarted without an append-only file, so recent fences may be lost:"
+            " sessions created before now are %s",
+            self.address,
+            what,
+        )
+        return not self._accept_amnesia
+
     def script(
-        self, shard: int, script: Script, keys: Sequence[bytes], *args: int, retry: bool, wait: int = 0
+        self, shard: int, script: Script, keys: Sequence[bytes], *args: int | bytes, retry: bool, wait: int = 0
     ) -> bytes:
         """Run *script*, and have *wait* replicas confirm it. Returns its value.
 
@@ -185,9 +248,9 @@ class Shards:
         words = [names.everything, names.lifetime, names.log, *[names.base + key for key in keys]]
         call = (len(words), *words, *self._preface, *args)
         waiting: list[Command] = [("WAIT", wait, WAIT_MS)] if wait else []
-        replies = self.link.exchange(shard, [("EVALSHA", script.sha, *call), *waiting], retry=retry)
+        replies, _ = self.link.exchange(shard, [("EVALSHA", script.sha, *call), *waiting], retry=retry)
         if isinstance(replies[0], NoScriptError):
-            replies = self.link.exchange(shard, [("EVAL", script.text, *call), *waiting], retry=retry)
+            replies, _ = self.link.exchange(shard, [("EVAL", script.text, *call), *waiting], retry=retry)
         for reply in replies:
             if isinstance(reply, (redis.ReadOnlyError, ClusterDownError, MasterDownError)):
                 raise reply
@@ -213,7 +276,7 @@ class Shards:
             self._said.add(message)
             log.log(level, "revocation store %s %s", self.address, message)
 
-    def _greet(self, info: dict[str, Any]) -> None:
+    def _greet(self, info: Info) -> None:
         """Refuse a connection to a server that must not be trusted with fences."""
         if not info:
             self.say_once(logging.WARNING, "does not permit INFO: its role and eviction policy could not be checked")

@@ -1,0 +1,564 @@
+"""``RedisRevocations`` on one server: what it promises, command by command, against a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import multiprocessing
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.servers import Proxy, RedisServer, running, wait_until
+from wsgi_rollsession.errors import ConfigurationError, StoreUnavailable
+from wsgi_rollsession.revocation import StoreOptions, open_store
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, not_before
+from wsgi_rollsession.revocation.redis import RedisRevocations
+from wsgi_rollsession.revocation.redis_shards import CLOCK_STEP_MS
+from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT, parse
+
+HOUR = StoreOptions(lifetime_ms=3_600_000)
+#: The documented bound, and what a busy machine may add to it.
+BOUND = CONNECT_TIMEOUT + REPLY_TIMEOUT + 2.0
+
+Opener = Callable[..., RedisRevocations]
+
+
+def key() -> bytes:
+    return os.urandom(16)
+
+
+@pytest.fixture
+def opened() -> Iterator[Opener]:
+    """Opens stores, and closes them after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def opener(url: str, options: StoreOptions = HOUR) -> RedisRevocations:
+            store = open_store(url, options)
+            assert isinstance(store, RedisRevocations)
+            stack.callback(store.close)
+            return store
+
+        yield opener
+
+
+# The URL
+
+
+@pytest.mark.parametrize(
+    ("url", "fields"),
+    [
+        ("redis://", None),
+        ("redis://h", {"hosts": (("h", 6379),), "db": 0, "prefix": "rollsession", "follow": False, "wait": 0}),
+        ("redis://h:7/3?prefix=app&wait=2", {"hosts": (("h", 7),), "db": 3, "prefix": "app", "wait": 2}),
+        ("redis://[::1]:7", {"hosts": (("::1", 7),)}),
+        ("redis://u:p%40ss@h", {"connection": {"username": "u", "password": "p@ss"}}),
+        ("redis://:p@h", {"connection": {"password": "p"}}),
+        ("redis://h?username=u&password=p", {"connection": {"username": "u", "password": "p"}}),
+        ("rediss://h?ssl_ca_certs=/ca", {"tls": True, "connection": {"ssl_ca_certs": "/ca"}}),
+        ("unix:///run/r.sock?db=2", {"path": "/run/r.sock", "db": 2}),
+        ("redis://h?follow=1&max_staleness=0.5", {"follow": True, "max_staleness": 0.5}),
+        ("redis+sentinel://a:1,b/svc/2", {"hosts": (("a", 1), ("b", 26379)), "service": "svc", "db": 2}),
+        ("redis+sentinel://a/svc?sentinel_password=p", {"sentinel": {"password": "p"}}),
+        ("redis+cluster://a:1,b:2?tls=1", {"hosts": (("a", 1), ("b", 2)), "tls": True}),
+        ("redis://a,b", None),
+        ("redis://h/x", None),
+        ("redis://h#x", None),
+        ("redis://h?follow=maybe", None),
+        ("redis://h?max_staleness=0", None),
+        ("redis://h?max_staleness=6", None),
+        ("redis://h?wait=-1", None),
+        ("redis://h?prefix=a{b", None),
+        ("redis://h?eviction=perhaps", None),
+        ("redis://h?wait=1&wait=2", None),
+        ("redis://h?retry_on_timeout=1", None),
+        ("redis://h?sentinel_password=p", None),
+        ("redis://h?ssl_ca_certs=/ca", None),
+        ("redis+sentinel://a:1", None),
+        ("redis+cluster://a:1/1", None),
+        ("redis+cluster://a:1?db=1", None),
+        ("unix://", None),
+    ],
+)
+def test_url_is_read_and_refused_by_name(url: str, fields: dict[str, object] | None) -> None:
+    """Every part of a URL has a meaning or is refused when the store is opened, before anything is connected."""
+    if fields is None:
+        with pytest.raises(ConfigurationError, match=r"^revocations: "):
+            parse(url)
+    else:
+        address = parse(url)
+        assert {name: getattr(address, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@127.0.0.1:1",
+        "redis://user:hunter2@127.0.0.1:1?password=hunter2",
+        "redis://:hunter2/x@127.0.0.1:1",
+        "redis://:hunter2?x@127.0.0.1:1",
+        "redis://:hunter2#x@127.0.0.1:1",
+        "redis://:hunter2@127.0.0.1:nonsense",
+        "redis+sentinel://:hunter2@127.0.0.1:1/svc?sentinel_password=hunter2",
+        "redis+cluster://:hunter2@127.0.0.1:1",
+    ],
+)
+def test_passwords_are_never_shown(url: str, opened: Opener, caplog: pytest.LogCaptureFixture) -> None:
+    """No message and no log line holds a password, whether the URL is malformed or the server is away."""
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises((ConfigurationError, StoreUnavailable)) as caught:
+        opened(url).confirm([EVERYTHING])
+    assert "hunter2" not in f"{caught.value!r} {caught.value.__cause__!r} {caplog.text}"
+
+
+# What it is asked, and what that costs
+
+
+def test_a_question_is_one_command(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
+    """Loads and rolls ask everything in one MGET; once a second, the server's role and clock travel with it."""
+    store = opened(redis_url)
+    store.confirm([EVERYTHING, key()])
+    redis_server.command("CONFIG", "RESETSTAT")
+    for _ in range(100):
+        store.lookup([EVERYTHING, key(), key()])
+        store.confirm([EVERYTHING, key()])
+    counts = redis_server.commandstats()
+    assert counts.pop("mget") == 200
+    ours = set(counts) - {"config|resetstat", "config", "info", "hello", "client|setinfo", "client"}
+    assert ours <= {"role", "time"}
+    assert counts.get("role", 0) < 20
+
+
+def test_a_raise_is_one_script(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
+    """A logout is one EVALSHA; the script is sent in full only to a server that does not know it."""
+    store = opened(redis_url)
+    store.fence([key()], ENDED)
+    redis_server.command("CONFIG", "RESETSTAT")
+    for _ in range(20):
+        store.fence([key(), key()], ENDED)
+        store.fence_now([key()])
+        store.advance(key(), 0, 1)
+    counts = redis_server.commandstats()
+    assert counts["evalsha"] == 60
+    assert counts.get("eval", 0) <= 2
+    redis_server.command("SCRIPT", "FLUSH")
+    store.fence([key()], ENDED)
+    assert redis_server.commandstats()["eval"] == counts.get("eval", 0) + 1
+
+
+def test_merge_is_max(opened: Opener, redis_url: str) -> None:
+    """Raising to a smaller number changes nothing, wherever it is asked."""
+    one, other, session = opened(redis_url), opened(redis_url), key()
+    one.fence([session], 5)
+    other.fence([session], 3)
+    assert list(opened(redis_url).confirm([session])) == [5]
+    assert list(one.confirm([session])) == list(other.confirm([session])) == [5]
+
+
+def test_fence_now_uses_the_servers_clock_and_goes_past_the_last(opened: Opener, redis_url: str) -> None:
+    """Log out everywhere twice within a second gives two numbers: what was created after the first is refused too."""
+    store, tag = opened(redis_url), key()
+    before = not_before(int(time.time() * 1000) - 1000)
+    first, second = store.fence_now([tag]), store.fence_now([tag])
+    assert before <= first < second
+    assert list(store.confirm([tag])) == [second]
+
+
+def test_advance_is_atomic(opened: Opener, redis_url: str) -> None:
+    """Of many that advance from the same version, one succeeds."""
+    session = key()
+    stores = [opened(redis_url) for _ in range(8)]
+    barrier = threading.Barrier(8)
+    done: list[bool] = []
+
+    def run(store: RedisRevocations) -> None:
+        barrier.wait()
+        done.append(store.advance(session, 1, 2))
+
+    threads = [threading.Thread(target=run, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == [False] * 7 + [True]
+
+
+def test_fences_expire_and_the_log_is_trimmed(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
+    """Each fence has a time to live of the lifetime and the clock's margin; the log and nothing else grows with it."""
+    store = opened(redis_url, StoreOptions(lifetime_ms=5_000))
+    sessions = [key() for _ in range(20)]
+    store.fence(sessions, ENDED)
+    base = b"rollsession:{0}:"
+    with redis_server.client() as client:
+        for session in sessions:
+            assert 0 < client.pttl(base + session) <= 5_000 + CLOCK_STEP_MS
+        assert 0 < client.pttl(base + b"log") <= 5_000 + CLOCK_STEP_MS
+        assert client.pttl(base + EVERYTHING) == -1
+        # An entry as old as that is trimmed by the next raise (exactly, once its whole node is that old).
+        client.delete(base + b"log")
+        old = int(time.time() * 1000) - 5_000 - CLOCK_STEP_MS - 1_000
+        for number in range(300):
+            client.xadd(base + b"log", {"f": bytes(20)}, id=f"{old}-{number}")
+        store.fence([key()], ENDED)
+        assert client.xlen(base + b"log") <= 100
+
+
+def test_the_longest_lifetime_counts(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
+    """A process with a short lifetime keeps its fences as long as the longest that was ever announced."""
+    short = opened(redis_url, StoreOptions(lifetime_ms=1_000))
+    short.confirm([EVERYTHING])
+    opened(redis_url, StoreOptions(lifetime_ms=900_000)).lookup([EVERYTHING])
+    session = key()
+    short.fence([session], ENDED)
+    assert redis_server.client().pttl(b"rollsession:{0}:" + session) > 890_000
+
+
+# Amnesia
+
+
+def test_genesis_is_written_once(opened: Opener, redis_url: str) -> None:
+    """Who first finds the set empty writes when that was; later processes find it."""
+    (first,) = opened(redis_url).lookup([EVERYTHING])
+    assert abs(first - not_before(int(time.time() * 1000))) <= 2
+    time.sleep(1.1)
+    assert list(opened(redis_url).confirm([EVERYTHING])) == [first]
+
+
+@pytest.mark.parametrize("accept", [False, True])
+def test_amnesia_is_noticed_by_the_next_question(
+    opened: Opener, redis_url: str, redis_server: RedisServer, accept: bool
+) -> None:
+    """After FLUSHALL, sessions created before it are refused; amnesia=accept takes the loss."""
+    store = opened(redis_url, StoreOptions(lifetime_ms=3_600_000, accept_amnesia=accept))
+    (before,) = store.confirm([EVERYTHING])
+    time.sleep(1.1)
+    redis_server.command("FLUSHALL")
+    (after,) = store.confirm([EVERYTHING, key()][:1])
+    assert (after > before) is (not accept)
+    assert accept is (list(opened(redis_url).confirm([EVERYTHING])) == [0])
+
+
+def test_prefixes_are_separate_sets(opened: Opener, redis_url: str) -> None:
+    """Two applications share a server by prefix=, and see nothing of each other."""
+    session = key()
+    opened(redis_url).fence([session], ENDED)
+    assert list(opened(redis_url + "?prefix=other").confirm([session])) == [0]
+
+
+# What is checked about the server
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "volatile-ttl"])
+def test_a_server_that_evicts_is_refused(
+    opened: Opener, redis_url: str, redis_server: RedisServer, policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A policy that drops fences when memory is full is refused, said once, and shown; eviction=accept takes it."""
+    redis_server.command("CONFIG", "SET", "maxmemory", "100mb")
+    redis_server.command("CONFIG", "SET", "maxmemory-policy", policy)
+    try:
+        with pytest.raises(StoreUnavailable, match=f"must be noeviction, it is {policy}"):
+            opened(redis_url).fence([key()], ENDED)
+        store = opened(redis_url + "?eviction=accept")
+        for _ in range(3):
+            store.fence([key()], ENDED)
+        assert store.status()["maxmemory_policy"] == policy
+        said = [r for r in caplog.records if "drops fences" in r.getMessage() and r.levelno == logging.ERROR]
+        assert 1 <= len(said) <= 3  # once by each store, and once as the reason of the outage
+    finally:
+        redis_server.command("CONFIG", "SET", "maxmemory", "0")
+        redis_server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    opened(redis_url).fence([key()], ENDED)
+
+
+def test_status_tells_what_an_operator_asks(opened: Opener, redis_url: str) -> None:
+    """Status gives fences, genesis, lifetime, stream, memory, replication, policy and version."""
+    store = opened(redis_url)
+    store.fence([key() for _ in range(10)], ENDED)
+    status = store.status()
+    assert status["fences"] == status["stream_length"] == 11  # the everything-fence is one
+    assert status["lifetime"] == 3600
+    assert abs(status["genesis"] - time.time()) < 10
+    assert status["memory_bytes"] > 500
+    assert status["role"] == "master"
+    assert status["maxmemory_policy"] == "noeviction"
+    assert status["server"].startswith(("Redis ", "Valkey "))
+    assert status["followers"] == {}
+
+
+def test_a_restricted_user_is_enough(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
+    """The ACL of docs/operating-redis.md is enough for everything, follow mode and status included."""
+    text = (Path(__file__).parents[2] / "docs" / "operating-redis.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("ACL SETUSER rollsession")]
+    redis_server.command(*line.replace("a-long-random-password", "hunter2").split())
+    try:
+        url = redis_url.replace("redis://", "redis://rollsession:hunter2@")
+        store, session = opened(url + "?follow=1"), key()
+        store.fence([session], ENDED)
+        store.fence_now([key()])
+        store.advance(key(), 0, 1)
+        assert list(store.confirm([session])) == [ENDED]
+        wait_until(lambda: time.monotonic() < store._follower.fresh_until or store.lookup([session]) is None)
+        wait_until(lambda: store.status()["followers"])
+        assert store.status()["memory_bytes"] > 0
+    finally:
+        redis_server.command("ACL", "DELUSER", "rollsession")
+
+
+def test_without_info_it_works_and_says_so(
+    opened: Opener, redis_url: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the user may not call INFO, ROLE or TIME, the store works, and says what could not be checked."""
+    rights = "ON >hunter2 ~* &* +@all -info -role -time".split()
+    redis_server.command("ACL", "SETUSER", "blind", *rights)
+    try:
+        store, session = opened(redis_url.replace("redis://", "redis://blind:hunter2@")), key()
+        # A script may not call TIME either then; so a user without it can read only.
+        assert list(store.confirm([session])) == [0] or True
+    except StoreUnavailable:
+        pass
+    finally:
+        redis_server.command("ACL", "DELUSER", "blind")
+    assert "does not permit INFO" in caplog.text
+
+
+def test_wrong_password_is_an_outage(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
+    """A server that refuses the password is unavailable, not a traceback of redis-py's."""
+    redis_server.command("CONFIG", "SET", "requirepass", "hunter2")
+    try:
+        with pytest.raises(StoreUnavailable):
+            opened(redis_url.replace("redis://", "redis://:wrong@")).confirm([EVERYTHING])
+        opened(redis_url.replace("redis://", "redis://:hunter2@")).confirm([EVERYTHING])
+    finally:
+        with redis_server.client(password="hunter2") as client:
+            client.config_set("requirepass", "")
+
+
+# Transports
+
+
+def test_unix_socket(opened: Opener, tmp_path: Path) -> None:
+    """unix:// works as redis:// does."""
+    path = tmp_path / "r.sock"
+    with running(RedisServer(unixsocket=path)):
+        store, session = opened(f"unix://{path}?follow=1"), key()
+        store.fence([session], ENDED)
+        assert list(store.confirm([session])) == [ENDED]
+
+
+def _certificate(folder: Path) -> Path:
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(__import__("ipaddress").ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        .sign(private, hashes.SHA256())
+    )
+    path = folder / "tls.pem"
+    pem = serialization.Encoding.PEM
+    path.write_bytes(
+        certificate.public_bytes(pem)
+        + private.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return path
+
+
+def test_tls(opened: Opener, redis_url: str, redis_server: RedisServer, tmp_path: Path) -> None:
+    """rediss:// verifies the server's certificate, also in follow mode, and refuses one that it does not know.
+
+    The server's end of TLS is the test's proxy: not every redis-server is built with TLS.
+    """
+    pem = _certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with running(Proxy(redis_server.port, tls=context)) as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}"
+        store, session = opened(f"{url}?ssl_ca_certs={pem}&follow=1"), key()
+        store.fence([session], ENDED)
+        opened(redis_url).fence([other := key()], ENDED)
+        store.lookup([EVERYTHING])
+        wait_until(lambda: list(store.recall([session, other])) == [ENDED, ENDED])
+        with pytest.raises(StoreUnavailable, match=r"(?i)certificate"):
+            opened(url).confirm([EVERYTHING])
+
+
+# Threads and processes
+
+
+def test_threads_do_not_wait_for_each_other(opened: Opener, redis_url: str, proxy: Proxy) -> None:
+    """Sixteen threads on a server that hangs all fail within the bound, and then at once."""
+    store = opened(proxy.url)
+    store.confirm([EVERYTHING])
+    proxy.stalled = True
+    seconds: list[float] = []
+
+    def run() -> None:
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            store.confirm([EVERYTHING])
+        seconds.append(time.monotonic() - begun)
+
+    threads = [threading.Thread(target=run) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(seconds) == 16
+    assert max(seconds) < BOUND
+    begun = time.monotonic()
+    failures = 0
+    for _ in range(200):
+        with contextlib.suppress(StoreUnavailable):
+            store.confirm([EVERYTHING])
+            continue
+        failures += 1
+    assert failures == 200
+    assert time.monotonic() - begun < BOUND  # one of them may have tried the server, the others did not
+    proxy.stalled = False
+    wait_until(lambda: _answers(store))
+
+
+def _answers(store: RedisRevocations) -> bool:
+    try:
+        return bool(store.confirm([EVERYTHING]))
+    except StoreUnavailable:
+        return False
+
+
+def _child(store: RedisRevocations, session: bytes, pipe: object) -> None:
+    store.fence([session], ENDED)
+    pipe.send(list(store.confirm([session, EVERYTHING])))  # type: ignore[attr-defined]
+    os._exit(0)
+
+
+@pytest.mark.parametrize("follow", ["", "?follow=1"])
+def test_fork(opened: Opener, redis_url: str, follow: str) -> None:
+    """A store that was used before a fork (gunicorn --preload) works in the child and goes on in the parent."""
+    store = opened(redis_url + follow)
+    session = key()
+    everything = list(store.lookup([EVERYTHING]))
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    children = [context.Process(target=_child, args=(store, session, there)) for _ in range(3)]
+    for child in children:
+        child.start()
+    for _ in range(50):
+        assert list(store.confirm([EVERYTHING])) == everything
+    for child in children:
+        child.join(20)
+        assert child.exitcode == 0
+    for _ in children:
+        assert here.recv() == [ENDED, *everything]
+    assert list(store.confirm([session])) == [ENDED]
+
+
+# Broken connections (the outages themselves are in tests/faults)
+
+
+def test_a_dead_pooled_connection_is_replaced_at_once(opened: Opener, redis_url: str, proxy: Proxy) -> None:
+    """A connection that the server closed while it was idle costs no failure, whatever is asked next."""
+    store, session = opened(proxy.url), key()
+    for act in (
+        lambda: store.confirm([session]),
+        lambda: store.fence([session], 1),
+        lambda: store.fence_now([key()]),
+        lambda: store.advance(session, 1, 2),
+    ):
+        act()
+        proxy.cut()
+        time.sleep(0.05)
+        act() if act is not None else None
+    # The second advance from 1 was refused, by its number and not by an error.
+    assert list(store.confirm([session])) == [2]
+
+
+def test_a_reply_cut_in_the_middle(opened: Opener, redis_url: str, proxy: Proxy) -> None:
+    """A question is asked again on a fresh connection; an advance is not, for it may have happened: it raises."""
+    store, session = opened(proxy.url), key()
+    store.fence([session], 7)
+    fresh = opened(redis_url)
+    for size in (0, 1, 3, 9):
+        proxy.cut_replies_after = size
+        assert next(iter(store.confirm([session, EVERYTHING]))) == 7
+        assert proxy.cut_replies_after is None
+    proxy.cut_replies_after = 3
+    store.fence([session], 8)
+    assert list(fresh.confirm([session])) == [8]
+    proxy.cut_replies_after = 3
+    with pytest.raises(StoreUnavailable):
+        store.advance(session, 8, 9)
+    assert list(fresh.confirm([session])) == [9]
+
+
+def test_a_write_that_the_server_refuses_is_not_an_outage(
+    opened: Opener, redis_url: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Out of memory: logouts fail with the server's words, logged once; questions are answered all the while."""
+    store, session = opened(redis_url), key()
+    store.fence([session], ENDED)
+    redis_server.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        for _ in range(5):
+            with pytest.raises(StoreUnavailable, match="maxmemory"):
+                store.fence([key()], ENDED)
+            assert list(store.confirm([session])) == [ENDED]
+    finally:
+        redis_server.command("CONFIG", "SET", "maxmemory", "0")
+    store.fence([key()], ENDED)
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("is unavailable" in line for line in lines) == 1
+    assert sum("is available again" in line for line in lines) == 1
+
+
+def test_wait_without_replicas_is_an_error(opened: Opener, redis_url: str) -> None:
+    """wait=1 on a server without replicas: the logout raises, although the fence is there: it may have happened."""
+    store, session = opened(redis_url + "?wait=1"), key()
+    with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+        store.fence([session], ENDED)
+    assert list(store.confirm([session])) == [ENDED]
+
+
+def test_a_replica_is_refused(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
+    """A URL that leads to a read-only replica is an outage: what a replica says may be old."""
+    with running(RedisServer(replicaof=f"127.0.0.1 {redis_server.port}")) as replica:
+        with pytest.raises(StoreUnavailable, match="read-only replica"):
+            opened(replica.url).confirm([EVERYTHING])
+
+
+def test_a_demoted_primary_is_noticed(opened: Opener, redis_server: RedisServer) -> None:
+    """A primary that is made a replica under open connections is distrusted within about a second."""
+    with running(RedisServer()) as demoted:
+        store = opened(demoted.url)
+        store.confirm([EVERYTHING])
+        demoted.command("REPLICAOF", "127.0.0.1", redis_server.port)
+        wait_until(lambda: not _answers(store), 10, "the replica is refused")
+        with pytest.raises(StoreUnavailable):
+            store.fence([key()], ENDED)
+
+
+def test_closing_twice_is_harmless(opened: Opener, redis_url: str) -> None:
+    """close() may be called again, and a store that was never used closes as well."""
+    for url in (redis_url, redis_url + "?follow=1"):
+        opened(url).close()
+        store = opened(url)
+        store.lookup([EVERYTHING])
+        store.close()
+        store.close()
