@@ -10,6 +10,10 @@ from .fence import not_before
 #: An expiry that is never reached, in Unix milliseconds.
 NEVER = (1 << 63) - 1
 
+#: Fences are kept this much longer than their lifetime, in milliseconds: a clock that steps forward by less, and
+#: back, has dropped none that still refuses something. A larger step is treated as a loss.
+CLOCK_STEP_MS = 60_000
+
 
 def wall_clock_ms() -> int:
     """Unix milliseconds."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from . import StoreOptions
-from .clock import NEVER, next_not_before, wall_clock_ms
+from .clock import CLOCK_STEP_MS, NEVER, next_not_before, wall_clock_ms
 from .fence import EVERYTHING, not_before
 from .forks import ForkSafeLock
 from .replica import Replica
@@ -64,7 +64,7 @@ class MemoryRevocations:
 
     def _raise(self, keys: Sequence[bytes], number: int) -> None:
         now = self._clock()
-        self._replica.load((key, number, now + self._lifetime_ms) for key in keys)
+        self._replica.load((key, number, now + self._lifetime_ms + CLOCK_STEP_MS) for key in keys)
         self._replica.purge(now)
 
     def status(self) -> dict[str, Any]:

@@ -24,11 +24,11 @@ from typing import Any, Protocol, TypeVar
 from ..errors import ConfigurationError, StoreUnavailable
 from . import StoreOptions
 from .breaker import Breaker
-from .clock import next_not_before, wall_clock_ms
+from .clock import CLOCK_STEP_MS, next_not_before, wall_clock_ms
 from .fence import EVERYTHING, not_before
 from .forks import ForkSafeLock
 from .replica import Replica
-from .sqlite_file import IDENTITY, NEWER, Transaction, connect, require_usable
+from .sqlite_file import NEWER, STATE, Transaction, connect, require_usable
 from .stamp import Stamp, inode
 
 log = logging.getLogger("wsgi_rollsession")
@@ -77,6 +77,7 @@ class SQLiteRevocations:
         self._in_place_ms = 0  # when they were last seen in place, on the store's clock
         self._database = 0  # the id of the database that the replica was loaded from
         self._sequence = 0  # and of the newest row in it
+        self._purged_ms = 0  # the latest clock at which the replica has dropped entries
         self._closed = False
         # What `lookup` compares. They differ until the replica has been loaded.
         self._view: Sequence[int] = (0,)
@@ -125,19 +126,24 @@ class SQLiteRevocations:
                 raise StoreUnavailable(f"{self._name} is being replaced again and again")
 
     def _read_rows(self) -> bool:
-        """Load the rows that are new. False if the database has lost rows that this process has seen."""
+        """Load the rows that are new. False if the database has lost rows since this process opened it."""
         assert self._reader is not None
+        now = self._clock()
         stamp = self._view[0]  # before the rows: who commits after this writes another one
         try:
-            database, sequence = self._reader.execute(IDENTITY).fetchone()
-            if database != self._database or sequence < self._sequence:
+            database, sequence, purged_ms = self._reader.execute(STATE).fetchone()
+            if database != self._database or sequence < self._sequence or has_stepped_back(now, purged_ms):
                 return False
+            if has_stepped_back(now, self._purged_ms):
+                self._sequence = 0  # the replica has dropped too much, but the database has not: read all of it
+                self._purged_ms = now
             self._replica.load(self._new_rows(self._reader))
         except BaseException:
             self._discard(self._reader)
             self._reader = None
             raise
-        self._replica.purge(self._clock())
+        self._replica.purge(now)
+        self._purged_ms = max(self._purged_ms, now)
         self._check_at = monotonic() + PERIOD
         self._seen = stamp  # last, for this lets other threads use the replica
         return True
@@ -191,7 +197,7 @@ class SQLiteRevocations:
         try:
             with Transaction(self._writer, self._clock(), deadline) as transaction:
                 result = change(transaction)
-                database, sequence = transaction.identity()
+                database, sequence, _ = transaction.state()
         except BaseException:
             self._discard(self._writer)
             self._writer = None
@@ -253,31 +259,36 @@ class SQLiteRevocations:
         """Create the tables, announce the lifetime, and act on a loss. Returns the database's id and sequence."""
         with Transaction(writer, self._clock(), deadline) as transaction:
             transaction.create(database=int.from_bytes(os.urandom(7), "big") + 1)
-            transaction.raise_meta("lifetime", self._options.lifetime_ms)
-            self._replica.lifetime_ms = transaction.meta("lifetime")
+            lifetime_ms = max(transaction.meta("lifetime"), self._options.lifetime_ms)
+            transaction.set_meta("lifetime", lifetime_ms)
+            self._replica.lifetime_ms = lifetime_ms
             held = transaction.number(EVERYTHING)
-            if held is None:
-                number = not_before(transaction.now_ms)
-            elif self._has_lost(transaction, stamp):
-                log.error("%s was replaced by another or an older database: it has lost fences", self._name)
-                number = next_not_before(transaction.now_ms, (held,))
-            else:
-                return transaction.identity()
-            transaction.fence((EVERYTHING,), 0 if self._options.accept_amnesia else number)
-            transaction.raise_meta("genesis", transaction.now_ms)
-            return transaction.identity()
+            lost_until_ms = transaction.now_ms if held is None else self._lost_until(transaction, stamp)
+            if lost_until_ms:
+                if held is not None:
+                    log.error("%s has lost fences: it was replaced, or the clock stepped back", self._name)
+                number = not_before(lost_until_ms) if held is None else next_not_before(lost_until_ms, (held,))
+                transaction.fence((EVERYTHING,), 0 if self._options.accept_amnesia else number)
+                transaction.set_meta("genesis", transaction.now_ms)
+                transaction.set_meta("purged", transaction.now_ms)
+            database, sequence, _ = transaction.state()
+        return database, sequence
 
-    def _has_lost(self, transaction: Transaction, stamp: Stamp) -> bool:
-        """Whether the database holds less than the stamp or this process has seen."""
-        database, sequence = transaction.identity()
+    def _lost_until(self, transaction: Transaction, stamp: Stamp) -> int:
+        """0, or until when (Unix milliseconds) sessions were created whose fences the database may have lost."""
+        database, sequence, purged_ms = transaction.state()
+        if has_stepped_back(transaction.now_ms, purged_ms):
+            return purged_ms
 
         def lacks(seen_database: int, seen_sequence: int) -> bool:
             return seen_database != 0 and (seen_database != database or seen_sequence > sequence)
 
         # What this process has seen is no news if somebody has acted on the loss since.
-        return lacks(*stamp.read()) or (
+        if lacks(*stamp.read()) or (
             lacks(self._database, self._sequence) and transaction.meta("genesis") < self._in_place_ms
-        )
+        ):
+            return transaction.now_ms
+        return 0
 
     def _release(self) -> None:
         """Close the files. Both locks are held. The view, and with it `lookup`, stays valid."""
@@ -318,6 +329,11 @@ class SQLiteRevocations:
                 "database_bytes": os.path.getsize(self._path),
                 "wal_bytes": os.path.getsize(f"{self._path}-wal"),
             }
+
+
+def has_stepped_back(now_ms: int, purged_ms: int) -> bool:
+    """Whether fences were removed by a clock so far ahead of *now_ms* that they may still be needed."""
+    return now_ms < purged_ms - CLOCK_STEP_MS
 
 
 class _Closable(Protocol):

@@ -9,7 +9,7 @@ from time import monotonic
 from types import TracebackType
 
 from ..errors import ConfigurationError
-from .clock import NEVER
+from .clock import CLOCK_STEP_MS, NEVER
 from .fence import EVERYTHING
 
 APPLICATION_ID = int.from_bytes(b"RolS", "big")
@@ -24,17 +24,19 @@ _SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 _RAISE = (
-    "INSERT OR REPLACE INTO fences (key, number, expires) SELECT ?1, max(?2, coalesce(max(number), 0)),"
-    " max(?3, coalesce(max(expires), 0)) FROM fences WHERE key = ?1"
+    "INSERT OR REPLACE INTO fences (key, number, expires) SELECT :key, max(:number, coalesce(max(number), 0)),"
+    " max(:expires, coalesce(max(expires), 0)) FROM fences WHERE key = :key"
 )
 # More than a raise adds, so that the set shrinks to what is alive; bounded, so that no raise takes long.
 _PURGE = "DELETE FROM fences WHERE seq IN (SELECT seq FROM fences WHERE expires < ? ORDER BY expires LIMIT 64)"
-_RAISE_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
 
 #: All rows after a sequence number, oldest first.
 NEWER = "SELECT key, number, expires, seq FROM fences WHERE seq > ? ORDER BY seq"
-#: The id of the database and the newest sequence number.
-IDENTITY = "SELECT value, (SELECT seq FROM sqlite_sequence WHERE name = 'fences') FROM meta WHERE name = 'id'"
+#: The id of the database, the newest sequence number, and the latest clock at which fences were removed.
+STATE = (
+    "SELECT value, (SELECT seq FROM sqlite_sequence WHERE name = 'fences'),"
+    " coalesce((SELECT value FROM meta WHERE name = 'purged'), 0) FROM meta WHERE name = 'id'"
+)
 
 
 def connect(path: str, wait: float) -> sqlite3.Connection:
@@ -120,12 +122,12 @@ class Transaction:
         if self._execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
             for statement in _SCHEMA:
                 self._execute(statement)
-            self.raise_meta("id", database)
+            self.set_meta("id", database)
 
-    def identity(self) -> tuple[int, int]:
-        """The id of the database and the newest sequence number."""
-        database, sequence = self._execute(IDENTITY).fetchone()
-        return database, sequence or 0
+    def state(self) -> tuple[int, int, int]:
+        """The id of the database, the newest sequence number, and when (ms) fences were last removed."""
+        database, sequence, purged_ms = self._execute(STATE).fetchone()
+        return database, sequence or 0, purged_ms
 
     def number(self, key: bytes) -> int | None:
         """The number of *key*, None if there is none."""
@@ -134,16 +136,18 @@ class Transaction:
 
     def fence(self, keys: Sequence[bytes], number: int) -> None:
         """Raise *keys* to *number*, and remove some of what has expired."""
-        expires = self.now_ms + self.meta("lifetime")
+        expires_ms = self.now_ms + self.meta("lifetime") + CLOCK_STEP_MS
         for key in keys:
-            row = key, number, NEVER if key == EVERYTHING else expires
-            self._execute(_RAISE, row)
-            self.raised.append(row)
-        self._execute(_PURGE, (self.now_ms,))
+            expires = NEVER if key == EVERYTHING else expires_ms
+            self._execute(_RAISE, {"key": key, "number": number, "expires": expires})
+            self.raised.append((key, number, expires))
+        if self._execute(_PURGE, (self.now_ms,)).rowcount > 0:
+            self.set_meta("purged", max(self.now_ms, self.meta("purged")))
 
     def meta(self, name: str) -> int:
-        """``id``; ``lifetime``, the longest announced; ``genesis``, the last loss: in milliseconds."""
-        return int(self._execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0])
+        """0 if missing. ``lifetime`` (the longest announced), ``genesis`` (the last loss) and ``purged``: in ms."""
+        row = self._execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return 0 if row is None else int(row[0])
 
-    def raise_meta(self, name: str, value: int) -> None:
-        self._execute(_RAISE_META, (name, value))
+    def set_meta(self, name: str, value: int) -> None:
+        self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
