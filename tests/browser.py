@@ -12,7 +12,8 @@ from wsgi_rollsession.middleware import SESSION
 
 Handler = Callable[[Session], Any]
 KEY = generate_key()
-START = 1_800_000_000.0
+#: Later than any real clock, with which some stores begin; and early enough for an unsigned 32-bit number.
+START = 4_000_000_000.0
 
 
 class Clock:
@@ -150,7 +151,7 @@ def wrap(clock: Clock | None = None, application: Any = dispatch, **options: Any
     if clock is not None:
         wrapped._clock = clock
         if hasattr(wrapped.revocations, "_clock"):
-            wrapped.revocations._clock = clock
+            wrapped.revocations._clock = lambda: int(clock() * 1000)
     return wrapped
 
 
