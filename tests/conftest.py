@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from wsgi_rollsession.keys import PREFIX
+
 from .chromium import chromium
 from .servers import proxy, redis_server, redis_url
 
@@ -32,3 +34,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line("Left out: the tests marked slow, which `make test-slow` and .ci/run include.")
     if not reasons:
         terminalreporter.line("No component was skipped.")
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """A key in a test's name would differ between the processes of pytest-xdist, which refuses that."""
+    return "key" if isinstance(val, str) and val.startswith(PREFIX) else None
