@@ -201,8 +201,7 @@ def _session(
             lease = seal.open_lease(ring, f"{name}-lease", record.id, lease_value)
         except seal.Unsealable as error:
             result["lease_refused"] = str(error)
-    seen = policy.last_seen(record, issued, lease)
-    idle = policy.idle_limit(record, lease, token.UNLIMITED)
+    seen, idle = (issued, record.idle) if lease is None else policy.extended(record, issued, lease)
     why = policy.expired(now, seen, idle, record.ends)
     if store is not None and why is None:
         numbers = store.confirm([EVERYTHING, session_key(record.id), *record.tags])

@@ -45,30 +45,30 @@ class Context:
 class Presented:
     """A session whose cookie the request carried, and which is authentic."""
 
-    __slots__ = ("has_lease", "idle", "key", "name", "record", "seen", "why")
+    __slots__ = ("has_lease", "idle", "key", "keys", "name", "record", "seen", "why")
 
     def __init__(self, context: Context, name: str, value: str, lease_value: str | None, now: int) -> None:
         issued, plaintext = open_session(context.ring, name, value)
-        record = self.record = token.unpack(plaintext)
-        lease = None
+        record = token.unpack(plaintext)
+        seen, idle = issued, record.idle
         if lease_value is not None:
             try:
                 lease = open_lease(context.ring, context.cookies.lease_name(name), record.id, lease_value)
+                seen, idle = policy.extended(record, issued, lease)
             except Unsealable as error:
                 log.info("lease of session cookie %r ignored: %s", name, error)
+        if idle > context.idle_s:
+            idle = context.idle_s
         self.name = name
         self.has_lease = lease_value is not None
-        self.key = session_digest(record.id)[:16]
-        self.seen = policy.last_seen(record, issued, lease)
-        self.idle = policy.idle_limit(record, lease, context.idle_s)
+        self.record = record
+        self.key = key = session_digest(record.id)[:16]
+        #: The fences that apply, as ``policy.refused`` wants them.
+        self.keys = (EVERYTHING, key, *record.tags)
+        self.seen = seen
+        self.idle = idle
         #: Why the session is not alive, or None.
-        self.why = policy.expired(now, self.seen, self.idle, policy.end(record, context.absolute_ms))
-
-    @property
-    def keys(self) -> tuple[bytes, ...]:
-        """The fences that apply, as ``policy.refused`` wants them."""
-        return (EVERYTHING, self.key, *self.record.tags)
-
+        self.why = policy.expired(now, seen, idle, policy.end(record, context.absolute_ms))
 
 class Exchange:
     """The session of one request. Used by one thread.
@@ -122,29 +122,21 @@ class Exchange:
         """Find the session: of those presented that are alive, the latest login, else the latest."""
         self._doomed = {}
         presented = self._presented = self._open(self._parse()[-CANDIDATES:])
+        self._judge(presented)
         base = None
-        if presented:
-            self._judge(presented)
-            for each in presented:
-                if each.why is not None:
-                    log.info("session cookie %r refused: %s", each.name, each.why.value)
-                    self._doom(each)
-                elif base is None or _rank(each) > _rank(base):
-                    base = each
+        for each in presented:
+            if each.why is not None:
+                log.info("session cookie %r refused: %s", each.name, each.why.value)
+                self._doom(each)
+            elif base is None or _rank(each) > _rank(base):
+                base = each
         self._base = base
         if base is None:
             self._begin()
         else:
-            record = base.record
-            self._doomed.pop(base.name, None)  # a header may hold a name twice
-            self.session._adopt(
-                raw=record.data,
-                id=record.id,
-                version=record.version,
-                created=record.created,
-                tags=record.tags,
-                new=False,
-            )
+            if self._doomed:
+                self._doomed.pop(base.name, None)  # a header may hold a name twice
+            self.session._adopt(base.record, new=False)
 
     def _judge(self, presented: Sequence[Presented]) -> None:
         if len(presented) == 1:  # as nearly always
@@ -173,7 +165,13 @@ class Exchange:
 
     def _begin(self) -> None:
         """Start over, with nothing."""
-        self.session._adopt(raw=EMPTY, id=urandom(token.ID_SIZE), version=0, created=self._now, tags=(), new=True)
+        self.session._adopt(self._new_record(self._now, ()), new=True)
+
+    def _new_record(self, created: int, tags: tuple[bytes, ...]) -> Record:
+        """A session that nobody holds yet: version 0, and deadlines from now."""
+        context, now = self._context, self._now
+        ends = NEVER if context.absolute_ms == NEVER else now + context.absolute_ms
+        return Record(urandom(token.ID_SIZE), 0, created, context.idle_s, ends, False, tags, EMPTY)
 
     def _doom(self, each: Presented) -> None:
         """Have the response delete the cookies of a session that is dead for good.
@@ -241,14 +239,7 @@ class Exchange:
         self._forget()
         self._regenerated = True
         data = session._data
-        session._adopt(
-            raw=EMPTY,
-            id=urandom(token.ID_SIZE),
-            version=0,
-            created=policy.created_after(self._now, numbers),
-            tags=tags,
-            new=True,
-        )
+        session._adopt(self._new_record(policy.created_after(self._now, numbers), tags), new=True)
         session._data, session._suspect, session._nested = data, True, True
 
     def save(self) -> None:
@@ -324,31 +315,32 @@ class Exchange:
 
     def _decide(self, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
         """The Set-Cookie values of session and lease."""
-        context, base = self._context, self._base
+        context, base, pending = self._context, self._base, self._pending is not None
         raw = self.session._dump()
         changed = self._changed(raw)
         decision = policy.decide(
-            alive=base is not None or changed or self._pending is not None,
-            changed=changed or self._pending is not None,
-            emptied=self._emptied(raw),
+            alive=base is not None or changed or pending,
+            changed=changed or pending,
+            emptied=changed and self._emptied(raw),
             due=base is not None and context.rolls and self._now - base.seen >= context.renew_after_ms,
         )
-        match decision:
-            case Decision.WRITE:
-                try:
-                    if changed:
-                        self._seal(raw)
-                    else:
-                        self._check()
-                except SessionConflict as error:
-                    log.warning("session %s: a write was dropped: %s", self.session.id, error)
-                    return None, None
-                return self._pending, None
-            case Decision.ROLL if base is not None and wants_roll():
-                return self._roll(base)
-            case Decision.END:
-                self.invalidate()
-        return None, None
+        if decision is Decision.NOTHING:
+            return None, None
+        if decision is Decision.ROLL:
+            assert base is not None
+            return self._roll(base) if wants_roll() else (None, None)
+        if decision is Decision.END:
+            self.invalidate()
+            return None, None
+        try:
+            if changed:
+                self._seal(raw)
+            else:
+                self._check()
+        except SessionConflict as error:
+            log.warning("session %s: a write was dropped: %s", self.session.id, error)
+            return None, None
+        return self._pending, None
 
     def _check(self) -> bool:
         """Ask the fences, authoritatively, whether the session may be issued. False if nobody could be asked.

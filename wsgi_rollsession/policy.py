@@ -12,27 +12,22 @@ from .token import NEVER, UNLIMITED, Lease, Record
 CLOCK_TOLERANCE_MS = 60_000
 
 
-def last_seen(record: Record, issued: int, lease: Lease | None) -> int:
-    """The last confirmed activity: the later of the cookie's issue and a lease for this version or an earlier one.
+def extended(record: Record, issued: int, lease: Lease) -> tuple[int, int]:
+    """The last confirmed activity, and the idle timeout (s) stamped, of a session with a lease.
 
     A lease for a *later* version shows that the cookie is an old copy: the lease must not keep it alive.
     """
-    if lease is not None and lease.version <= record.version and lease.renewed > issued:
-        return lease.renewed
-    return issued
-
-
-def idle_limit(record: Record, lease: Lease | None, idle_s: int) -> int:
-    """The idle timeout (s) that applies: the smallest of those stamped and today's."""
-    stamped = record.idle if lease is None or lease.idle > record.idle else lease.idle
-    return stamped if stamped < idle_s else idle_s
+    if lease.version > record.version or lease.renewed <= issued:
+        return issued, record.idle
+    return lease.renewed, min(record.idle, lease.idle)
 
 
 def end(record: Record, absolute_ms: int) -> int:
     """The absolute deadline that applies: the earlier of the one stamped and today's."""
     if absolute_ms == NEVER:
         return record.ends
-    return min(record.ends, record.created + absolute_ms)
+    today = record.created + absolute_ms
+    return record.ends if record.ends < today else today
 
 
 class Why(Enum):
@@ -53,7 +48,7 @@ FINAL = frozenset((Why.ABSOLUTE, Why.IDLE, Why.EVERYTHING, Why.ENDED, Why.TAG))
 
 
 def expired(now: int, seen: int, idle_s: int, ends: int) -> Why | None:
-    """Why a session is over by the clock alone, or None."""
+    """Why a session is over by the clock alone, or None. *idle_s* is the smaller of that stamped and today's."""
     if now >= ends:
         return Why.ABSOLUTE
     if idle_s != UNLIMITED and now >= (deadline := seen + idle_s * 1000):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from .errors import SessionCommitted, SessionValueError
 from .revocation.fence import tag_key
+from .token import Record
 
 # ensure_ascii=False: what counts against a cookie's limit is UTF-8. Not a number and infinity are not JSON.
 _encode = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -200,11 +201,12 @@ class Session(MutableMapping[str, Any]):
 
     # For the owner
 
-    def _adopt(self, *, raw: bytes, id: bytes, version: int, created: int, tags: tuple[bytes, ...], new: bool) -> None:
+    def _adopt(self, record: Record, *, new: bool) -> None:
+        """Become the session of *record*."""
+        self._id, self._version, self._created, _, _, _, self._tags, self._raw = record
         self._data = None
-        self._raw = raw
         self._suspect = self._nested = False
-        self._id, self._version, self._created, self._tags, self._new = id, version, created, tags, new
+        self._new = new
 
     def _dump(self) -> bytes:
         """The data as JSON: the very object that was loaded if nothing differs from it."""

@@ -24,7 +24,7 @@ class XAES256GCM:
         key: 32 bytes, uniformly random.
     """
 
-    __slots__ = ("_blocks", "_contexts", "_key")
+    __slots__ = ("_contexts", "_first", "_key", "_mask", "_second")
 
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_SIZE:
@@ -35,11 +35,12 @@ class XAES256GCM:
         self._contexts: deque[CipherContext] = deque()
         # The CMAC subkey K1 (SP 800-38B, 6.1).
         last = int.from_bytes(self._encrypt_blocks(bytes(16)), "big")
-        subkey = (last << 1) & ((1 << 128) - 1) ^ (0x87 if last >> 127 else 0)
-        # M1 ^ K1 and M2 ^ K1, side by side, still lacking the first half of the nonce in their low 96 bits.
-        first = subkey ^ int.from_bytes(b"\x00\x01X\x00" + bytes(12), "big")
-        second = subkey ^ int.from_bytes(b"\x00\x02X\x00" + bytes(12), "big")
-        self._blocks = first << 128 | second
+        subkey = ((last << 1) & ((1 << 128) - 1) ^ (0x87 if last >> 127 else 0)).to_bytes(16, "big")
+        # M1 = 00 01 'X' 00 || N[:12] and M2 = 00 02 'X' 00 || N[:12]: what K1 makes of their first four bytes,
+        # and what it will make of the rest.
+        self._first = bytes(a ^ b for a, b in zip(b"\x00\x01X\x00", subkey))
+        self._second = bytes(a ^ b for a, b in zip(b"\x00\x02X\x00", subkey))
+        self._mask = int.from_bytes(subkey[4:], "big")
 
     def _encrypt_blocks(self, blocks: bytes) -> bytes:
         try:
@@ -54,8 +55,8 @@ class XAES256GCM:
     def _derive(self, nonce: bytes) -> AESGCM:
         if len(nonce) != NONCE_SIZE:
             raise ValueError(f"an XAES-256-GCM nonce has {NONCE_SIZE} bytes, not {len(nonce)}")
-        half = int.from_bytes(nonce[:12], "big")
-        return AESGCM(self._encrypt_blocks((self._blocks ^ (half << 128 | half)).to_bytes(32, "big")))
+        rest = (int.from_bytes(nonce[:12], "big") ^ self._mask).to_bytes(12, "big")
+        return AESGCM(self._encrypt_blocks(self._first + rest + self._second + rest))
 
     def seal(self, nonce: bytes, plaintext: bytes, additional_data: bytes) -> bytes:
         """The ciphertext, with its 16-byte tag at the end."""
