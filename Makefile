@@ -8,7 +8,7 @@
 SHELL := /bin/sh
 VENV ?= .venv
 PY := $(VENV)/bin/python
-INPUTS := setup.py pyproject.toml $(wildcard requirements/*.txt) tests/fetch_redis.py
+INPUTS := setup.py $(wildcard requirements/*.txt) tests/fetch_redis.py
 
 .PHONY: help demo test test-slow lint format typecheck coverage clean
 help:
