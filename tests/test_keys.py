@@ -1,0 +1,122 @@
+"""The key ring: what is a key, which one seals, and what is derived from it."""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from typing import Any
+
+import pytest
+
+from wsgi_rollsession import ConfigurationError, generate_key
+from wsgi_rollsession.keys import PREFIX, Key, KeyRing
+
+from .browser import Browser, Clock, login, put, who, wrap
+
+A, B = generate_key(), generate_key()
+
+
+def text(master: bytes) -> str:
+    return PREFIX + urlsafe_b64encode(master).decode("ascii").rstrip("=")
+
+
+def test_generated_keys_are_found_by_secret_scanners() -> None:
+    """A generated key has a prefix and a form that a secret scanner can look for."""
+    assert re.fullmatch(r"rollsession_v1_[A-Za-z0-9_-]{43}", generate_key())
+
+
+def test_generated_keys_differ() -> None:
+    """No two generated keys are the same."""
+    assert len({generate_key() for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [f"{A},{B}", f"{A} {B}", f" {A}\n\t{B}\n", f"{A} , {B}", [A, B], (A, B)],
+    ids=["commas", "spaces", "lines", "both", "list", "tuple"],
+)
+def test_forms(keys: Any) -> None:
+    """Several keys can be given in one text, or as a sequence, newest first."""
+    ring = KeyRing(keys)
+    assert ring.newest.id == KeyRing(A).newest.id
+    assert set(ring.by_id) == {KeyRing(A).newest.id, KeyRing(B).newest.id}
+
+
+REFUSED = [
+    ("short", [A[:-1]], "key 1 has 42 characters"),
+    ("long", [A + "A"], "key 1 has 44 characters"),
+    ("empty among others", [A, ""], "key 2 does not start with"),
+    ("no prefix", [A.removeprefix(PREFIX)], "key 1 does not start with"),
+    ("another version", [A.replace("v1", "v2")], "key 1 does not start with"),
+    ("not the alphabet", [PREFIX + "*" * 43], "key 1 is not base64url"),
+    ("the other alphabet", [PREFIX + "+" * 43], "key 1 is not base64url"),
+    ("not ASCII", [PREFIX + "é" * 43], "key 1 is not base64url"),
+    ("spare bits", [text(bytes(range(32)))[:-1] + "9"], "key 1 is not base64url of 32 bytes"),
+    ("zeros", [text(bytes(32))], "key 1 is not random"),
+    ("a pattern", [text(b"abcd" * 8)], "key 1 is not random"),
+    ("a passphrase", ["correct horse battery staple"], "key 1 does not start with"),
+    ("bytes", A.encode(), "key 1 does not start with"),
+    ("a number", [7], "key 1 does not start with"),
+    ("the same twice", [A, B, A], "one of them twice"),
+    ("none", "  ", "received none"),
+    ("an empty list", [], "received none"),
+    ("nothing", None, "received NoneType"),
+]
+
+
+@pytest.mark.parametrize(("keys", "message"), [(keys, message) for _, keys, message in REFUSED])
+def test_refused(keys: Any, message: str) -> None:
+    """Short, malformed, guessable or duplicate keys are refused, by their position and not by their value."""
+    with pytest.raises(ConfigurationError, match=f"^keys: requires .*{message}") as caught:
+        KeyRing(keys)
+    for key in keys or ():
+        if isinstance(key, str) and len(key) > 20:
+            assert key not in str(caught.value)
+            assert key.removeprefix(PREFIX) not in str(caught.value)
+
+
+def test_each_purpose_has_a_key_of_its_own() -> None:
+    """What seals sessions, what authenticates leases and what names the key are derived apart."""
+    key = Key(bytes(range(32)))
+    lease = key.lease_mac.copy()
+    lease.update(b"")
+    assert len({bytes(range(32)), key.session_aead._key, lease.digest()}) == 3
+    assert len(key.id) == 4
+    assert not bytes(range(32)).startswith(key.id)
+
+
+def test_representations_carry_no_key() -> None:
+    """Printing a key or a ring shows none of its bytes."""
+    ring = KeyRing(A)
+    assert A.removeprefix(PREFIX) not in f"{ring!r} {ring.newest!r} {ring.newest.session_aead!r}"
+
+
+def test_rotation() -> None:
+    """A new key in front keeps old sessions valid and seals new cookies; removing the old key ends its sessions."""
+    clock = Clock()
+    old = wrap(clock, keys=A, amnesia="accept")
+    both = wrap(clock, keys=[B, A], amnesia="accept")
+    new = wrap(clock, keys=B, amnesia="accept")
+    alice, bob = Browser(old, clock), Browser(old, clock)
+    for browser in (alice, bob):
+        browser.do(login("somebody"))
+        browser.application = both
+        assert browser.do(who) == "somebody"
+    alice.do(put("a", 1))
+    for browser in (alice, bob):
+        browser.application = new
+    assert alice.do(who) == "somebody", "written since: sealed with the new key"
+    assert bob.do(who) is None, "not written since: sealed with the removed key"
+
+
+def test_rotation_does_not_send_the_session_again() -> None:
+    """A response that did not change the session does not send it, even if its key is no longer the newest."""
+    clock = Clock()
+    browser = Browser(wrap(clock, keys=A, amnesia="accept"), clock)
+    browser.do(login("alice"))
+    (name,) = browser.cookies
+    clock.advance(100)
+    browser.application = wrap(clock, keys=[B, A], amnesia="accept")
+    answer = browser.receive(browser.call(who))
+    assert set(answer.sent()) == {f"{name}-lease"}
+    assert browser.do(who) == "alice", "the lease is of the new key, the session of the old one"
