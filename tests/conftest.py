@@ -38,4 +38,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """A key in a test's name would differ between the processes of pytest-xdist, which refuses that."""
-    return "key" if isinstance(val, str) and PREFIX in val.lower() else None
+    return "key" if isinstance(val, (str, bytes)) and PREFIX in str(val).lower() else None
