@@ -210,6 +210,7 @@ def _session(
     result |= {
         "id": record.id.hex(),
         "version": record.version,
+        "established": record.established,
         "created": _utc(record.created),
         "issued": _utc(issued),
         "last_seen": _utc(seen),
