@@ -30,6 +30,7 @@ ROLL = "wsgi_rollsession.roll"
 
 Headers = list[tuple[str, str]]
 
+_is_id = re.compile("[0-9A-Fa-f]{32}").fullmatch
 _is_shared = re.compile(r"(?:^|,)\s*(?:public\b|s-maxage\s*=)", re.IGNORECASE).search
 
 
@@ -150,11 +151,9 @@ class RollSession:
 
     def revoke_session(self, session_id: str) -> None:
         """End the session with this ``session.id``, whoever holds it. Raises ``StoreUnavailable``, as ``revoke``."""
-        try:
-            key = session_key(bytes.fromhex(session_id))
-        except ValueError:
-            raise ValueError("session_id: requires the 32 hexadecimal digits of a session.id") from None
-        self.revocations.fence([key], ENDED)
+        if not _is_id(session_id):  # a fence for anything else would end nothing, and look like success
+            raise ValueError("session_id: requires the 32 hexadecimal digits of a session.id")
+        self.revocations.fence([session_key(bytes.fromhex(session_id))], ENDED)
 
     def revoke_everything(self) -> None:
         """End every session created until now. Raises ``StoreUnavailable``, as ``revoke``."""
