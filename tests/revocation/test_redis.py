@@ -20,11 +20,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.servers import Proxy, RedisServer, running, wait_until
 from wsgi_rollsession.errors import ConfigurationError, StoreUnavailable
-from wsgi_rollsession.revocation import StoreOptions, open_store
+from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, not_before
 from wsgi_rollsession.revocation.redis import RedisRevocations
 from wsgi_rollsession.revocation.redis_shards import CLOCK_STEP_MS
 from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT, parse
+from wsgi_rollsession.testing import SharedRevocationContract
 
 HOUR = StoreOptions(lifetime_ms=3_600_000)
 #: The documented bound, and what a busy machine may add to it.
@@ -562,3 +563,22 @@ def test_closing_twice_is_harmless(opened: Opener, redis_url: str) -> None:
         store.lookup([EVERYTHING])
         store.close()
         store.close()
+
+
+# The contract of every store
+
+
+class TestContract(SharedRevocationContract):
+    """Redis, asked directly, keeps the contract of every store."""
+
+    @pytest.fixture
+    def open_store(self, redis_url: str) -> Callable[[StoreOptions], Revocations]:
+        return lambda options: open_store(redis_url, options)
+
+
+class TestFollowContract(SharedRevocationContract):
+    """Redis in follow mode keeps the contract of every store."""
+
+    @pytest.fixture
+    def open_store(self, redis_url: str) -> Callable[[StoreOptions], Revocations]:
+        return lambda options: open_store(redis_url + "?follow=1", options)

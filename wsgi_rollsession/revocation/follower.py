@@ -66,6 +66,8 @@ class _Stream:
         self.proven = 0.0  # up to this moment the replica is complete
         self.everything = 0  # the shard's everything-fence as the log has it
         self.told = 0  # and as the key has it
+        self.record: bytes | None = None  # Names.server, which is written anew when data is lost or changes servers
+        self.changed = False  # since the last question
         self.recent: deque[tuple[float, bytes]] = deque(maxlen=_HEAL_ENTRIES)
         self.healing: dict[bytes, None] = {}  # recent entries that have not been seen in a log begun anew
 
@@ -208,6 +210,8 @@ class Follower:
             stream.awaited -= 1
             if stream.awaited:
                 stream.told = self._shards.everything(stream.shard, reply, stream.info)
+                stream.changed = stream.record not in (None, reply[2])
+                stream.record = reply[2]
                 self._keep_ms = self._replica.lifetime_ms = max(int(reply[1] or 0), self._keep_ms)
             else:
                 entries = reply[0][1] if reply else ()
@@ -229,22 +233,19 @@ class Follower:
             stream.healing.pop(entry, None)
         if entries:
             stream.position = entries[-1][0]
-        if len(entries) < _BATCH:
-            self._at_end(stream, entries, expiry, lost)
-
-    def _at_end(self, stream: _Stream, entries: Sequence[Any], expiry: int, lost: bool) -> None:
-        """The log has been read to its end, as it was when the question was asked."""
-        if (lost or stream.told > stream.everything) and stream.asked_from != _BEGINNING:
-            # Raises of the everything-fence are in the log as well. So this is another set of data.
-            log.warning("revocation store %s has lost or changed its data; reading it anew", self._shards.address)
+        if stream.told > stream.everything:  # it may be older than the log
+            stream.everything = stream.told
+            self._replica.add(EVERYTHING, stream.told, expiry)
+        if (lost or stream.changed) and stream.asked_from != _BEGINNING:
+            log.warning("revocation store %s has lost data, or moved; reading it anew", self._shards.address)
             stream.restart()
             if lost:
                 self._shards.script(stream.shard, FENCE, [EVERYTHING], stream.everything, retry=True)
-            stream.everything = max(stream.told, stream.everything)
-            return
-        if stream.told > stream.everything:
-            stream.everything = stream.told
-            self._replica.add(EVERYTHING, stream.told, expiry)
+        elif len(entries) < _BATCH:
+            self._at_end(stream, entries)
+
+    def _at_end(self, stream: _Stream, entries: Sequence[Any]) -> None:
+        """The log has been read to its end, as it was when the question was asked."""
         if stream.healing:
             self._heal(stream)
         if entries and stream.asked_from != _BEGINNING:

@@ -6,7 +6,7 @@ Of each shard ``{n}`` (one without a cluster), with the prefix ``rollsession``:
     rollsession:{0}:<EVERYTHING> the everything-fence; never expires. Missing: the shard has lost its data
     rollsession:{0}:lifetime     the longest lifetime ever announced, in milliseconds
     rollsession:{0}:log          a stream of every raise, 16 bytes of key and 4 of number; trimmed by that lifetime
-    rollsession:{0}:server       which server process this data was last seen in, and when that was first seen
+    rollsession:{0}:server       which server process has this data, since when, and a random word
     rollsession:{0}:followers    a hash: what each process that follows last said of itself
 
 Every shard has an everything-fence of its own, so a cluster that loses one primary's data refuses the sessions
@@ -16,6 +16,7 @@ whose fences were there. A script writes fence and log entry together, so the lo
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ class Shards:
             if everything is None or lifetime is None or int(lifetime) < self.lifetime_ms:
                 everything = self.script(shard, HELLO, (), retry=True)
             if is_new:
-                record = b"%s %d" % (run_id, time.time())
+                record = b"%s %d %s" % (run_id, time.time(), os.urandom(4).hex().encode())
                 everything = self.script(shard, ADOPT, (), server or b"", record, int(lost), retry=True)
         except Refused:
             if everything is None or lost:
@@ -223,7 +224,7 @@ class Shards:
         if seen_run_id and server.startswith(seen_run_id):
             since = time.monotonic() - seen  # since we were in contact with the previous one
         else:
-            since = time.time() - int(server.rpartition(b" ")[2])
+            since = time.time() - int(server.split()[1])
         uptime = int(info["uptime_in_seconds"]) + time.monotonic() - info["asked_at"]
         if uptime > since + 1:
             return False
