@@ -39,7 +39,7 @@ typecheck: $(VENV)/lint.stamp
 	$(PY) -m mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox .coverage*
+	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `make bench` and `make bench-quick`.
