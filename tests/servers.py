@@ -186,7 +186,7 @@ class SentinelGroup:
             for _ in range(2)
         ]
         self.sentinels: list[RedisServer] = []
-        wait_until(lambda: self.primary.client().info("replication")["connected_slaves"] == 2, 30, "two replicas")
+        wait_until(lambda: _acknowledged(self.servers[0], 2), 30, "two replicas")
         for _ in range(3):
             sentinel = RedisServer(mode="--sentinel", **self._sentinel_options())
             self.sentinels.append(sentinel)
@@ -267,7 +267,7 @@ class ClusterGroup:
             server.command("CLUSTER", "REPLICATE", self.node_id(self.primaries[number % 3]))
         wait_until(lambda: all(self._is_up(server) for server in everyone), 30, "cluster_state:ok")
         for server in self.primaries[: 3 * min(replicas, 1)]:
-            wait_until(lambda s=server: s.client().info("replication")["connected_slaves"] == replicas, 30, "replicas")
+            wait_until(lambda s=server: _acknowledged(s, replicas), 30, "replicas")
 
     @staticmethod
     def _is_up(server: RedisServer) -> bool:
@@ -318,6 +318,12 @@ class ClusterGroup:
     def stop(self) -> None:
         for server in self.primaries + self.replicas:
             server.stop()
+
+
+def _acknowledged(primary: RedisServer, replicas: int) -> bool:
+    """Whether so many replicas confirm a write."""
+    with contextlib.closing(primary.client()) as client:
+        return bool(client.execute_command("WAIT", replicas, 500) >= replicas)
 
 
 def _bytes(value: Any) -> bytes:

@@ -1,0 +1,167 @@
+"""Sentinel and Cluster: the contract, and what is particular to each. Their failures are in tests/faults."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.servers import ClusterGroup, SentinelGroup, running, wait_until
+from wsgi_rollsession.errors import StoreUnavailable
+from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
+from wsgi_rollsession.revocation.redis import RedisRevocations
+from wsgi_rollsession.revocation.redis_link import CLUSTER_SHARDS
+from wsgi_rollsession.testing import SharedRevocationContract
+
+Opener = Callable[[str], RedisRevocations]
+
+HOUR = StoreOptions(lifetime_ms=3_600_000)
+
+
+def key(shard: int | None = None) -> bytes:
+    word = os.urandom(16)
+    return word if shard is None else bytes([shard]) + word[1:]
+
+
+@pytest.fixture(scope="module")
+def sentinels() -> Iterator[SentinelGroup]:
+    with running(SentinelGroup()) as group:
+        yield group
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterGroup]:
+    with running(ClusterGroup()) as group:
+        yield group
+
+
+@pytest.fixture
+def sentinel_url(sentinels: SentinelGroup) -> str:
+    """The group's URL; its data is gone."""
+    sentinels.primary.command("FLUSHALL")
+    return sentinels.url
+
+
+@pytest.fixture
+def cluster_url(cluster: ClusterGroup) -> str:
+    """The cluster's URL; its data is gone."""
+    for server in cluster.primaries:
+        server.command("FLUSHALL")
+    return cluster.url
+
+
+@pytest.fixture
+def opened() -> Iterator[Opener]:
+    with contextlib.ExitStack() as stack:
+
+        def opener(url: str) -> RedisRevocations:
+            store = RedisRevocations.from_url(url, HOUR)
+            stack.callback(store.close)
+            return store
+
+        yield opener
+
+
+class TestSentinelContract(SharedRevocationContract):
+    """The primary that Sentinels name keeps the contract, with every raise confirmed by both replicas."""
+
+    @pytest.fixture
+    def open_store(self, sentinel_url: str) -> Callable[[StoreOptions], Revocations]:
+        return lambda options: open_store(sentinel_url + "?wait=2", options)
+
+
+class TestClusterContract(SharedRevocationContract):
+    """A cluster keeps the contract, asked directly."""
+
+    @pytest.fixture
+    def open_store(self, cluster_url: str) -> Callable[[StoreOptions], Revocations]:
+        return lambda options: open_store(cluster_url, options)
+
+
+class TestClusterFollowContract(SharedRevocationContract):
+    """A cluster keeps the contract, followed."""
+
+    @pytest.fixture
+    def open_store(self, cluster_url: str) -> Callable[[StoreOptions], Revocations]:
+        return lambda options: open_store(cluster_url + "?follow=1", options)
+
+
+def test_one_sentinel_is_enough(sentinels: SentinelGroup, sentinel_url: str, opened: Opener) -> None:
+    """Sentinels that are away are passed over, within the time bound."""
+    hosts, _, service = sentinel_url.removeprefix("redis+sentinel://").partition("/")
+    store = opened(f"redis+sentinel://127.0.0.1:1,{hosts.split(',')[0]}/{service}")
+    store.fence([key()], ENDED)
+    with pytest.raises(StoreUnavailable):
+        opened(f"redis+sentinel://127.0.0.1:1/{service}").confirm([EVERYTHING])
+    with pytest.raises(StoreUnavailable):
+        opened(sentinel_url + "x").confirm([EVERYTHING])
+
+
+def test_wait_counts_replicas(sentinels: SentinelGroup, sentinel_url: str, opened: Opener) -> None:
+    """wait=2 succeeds with two replicas; with one of them hanging it raises, and says that it may have happened."""
+    store, session = opened(sentinel_url + "?wait=2"), key()
+    store.fence([session], ENDED)
+    replica = sentinels.replicas[0]
+    replica.suspend()
+    try:
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="1 of 2 replicas"):
+            store.fence([key()], ENDED)
+        assert time.monotonic() - begun < 3
+        opened(sentinel_url + "?wait=1").fence([key()], ENDED)
+    finally:
+        replica.resume()
+    wait_until(lambda: sentinels.replicas[0].client().info("replication")["master_link_status"] == "up", 30)
+    for each in sentinels.replicas:
+        assert each.client().get(b"rollsession:{0}:" + session) == str(ENDED).encode()
+
+
+def test_a_script_touches_one_slot(cluster: ClusterGroup, cluster_url: str, opened: Opener) -> None:
+    """Keys of all shards can be raised and asked for together, and every node holds some of them."""
+    store = opened(cluster_url)
+    sessions = [key(shard) for shard in range(CLUSTER_SHARDS)]
+    store.fence(sessions, ENDED)
+    number = store.fence_now([key(shard) for shard in range(CLUSTER_SHARDS)])
+    assert number > time.time()
+    assert list(store.confirm([*sessions, EVERYTHING]))[:-1] == [ENDED] * CLUSTER_SHARDS
+    assert all(server.command("DBSIZE") for server in cluster.primaries)
+
+
+def test_everything_is_raised_in_every_shard(cluster_url: str, opened: Opener) -> None:
+    """A session is asked about in its shard only, so revoking everything reaches all before it returns."""
+    store = opened(cluster_url)
+    number = store.fence_now([EVERYTHING])
+    for shard in range(CLUSTER_SHARDS):
+        assert list(opened(cluster_url).confirm([EVERYTHING, key(shard)])) == [number, 0]
+
+
+def test_a_shard_that_lost_its_data_is_noticed(cluster: ClusterGroup, cluster_url: str, opened: Opener) -> None:
+    """When one primary is emptied, sessions whose fences were there are refused, and the others go on."""
+    store = opened(cluster_url)
+    before = [store.confirm([EVERYTHING, key(shard)])[0] for shard in range(CLUSTER_SHARDS)]
+    time.sleep(1.1)
+    cluster.primaries[0].command("FLUSHALL")
+    fresh = [opened(cluster_url).confirm([EVERYTHING, key(shard)])[0] for shard in range(CLUSTER_SHARDS)]
+    changed = [now > then for now, then in zip(fresh, before, strict=True)]
+    assert any(changed)
+    assert not all(changed)
+
+
+def test_one_thread_follows_all_shards(cluster_url: str, opened: Opener) -> None:
+    """A process that follows a cluster has one thread, and hears of raises in every shard."""
+    follower, writer = opened(cluster_url + "?follow=1"), opened(cluster_url)
+    follower.lookup([EVERYTHING])
+    wait_until(lambda: time.monotonic() < follower._follower.fresh_until)
+    assert sum(thread.name == "rollsession-follower" for thread in threading.enumerate()) == 1
+    sessions = [key(shard) for shard in range(CLUSTER_SHARDS)]
+    writer.fence(sessions, ENDED)
+    wait_until(lambda: list(follower.lookup(sessions)) == [ENDED] * CLUSTER_SHARDS)
+    number = writer.fence_now([EVERYTHING])
+    wait_until(lambda: list(follower.lookup([EVERYTHING])) == [number])
+    status = wait_until(lambda: (s := writer.status())["followers"] and s)
+    assert status["shards"] == CLUSTER_SHARDS
