@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from os import urandom
+from typing import NamedTuple
 
 from . import policy, token
 from .cookies import CANDIDATES, LIMIT, PRESENTED, Cookies
@@ -25,10 +27,36 @@ from .token import NEVER, UNLIMITED, Lease, Record
 log = logging.getLogger("wsgi_rollsession")
 
 
+#: Session cookies remembered as opened, in each process. A roll does not change the session cookie, so a browser sends
+#: the same value with every request until something is written.
+REMEMBERED = 1024
+
+
+class Opened(NamedTuple):
+    """What the value of a session cookie says by itself, whenever it is presented."""
+
+    issued: int
+    record: Record
+    #: Those of the fences that apply, as ``policy.refused`` wants them. The second is the session's own.
+    keys: tuple[bytes, ...]
+    ends: int
+
+
 class Context:
     """What every request shares: made once."""
 
-    __slots__ = ("absolute_ms", "cookies", "idle_s", "outage", "renew_after_ms", "ring", "rolls", "store", "strict")
+    __slots__ = (
+        "absolute_ms",
+        "cookies",
+        "idle_s",
+        "open",
+        "outage",
+        "renew_after_ms",
+        "ring",
+        "rolls",
+        "store",
+        "strict",
+    )
 
     def __init__(self, settings: Settings, ring: KeyRing, store: Revocations) -> None:
         self.ring = ring
@@ -40,16 +68,24 @@ class Context:
         self.idle_s = settings.idle_s
         self.absolute_ms = settings.absolute_ms
         self.renew_after_ms = settings.renew_after_ms
+        # A pure function of name and value: whether the session is alive is asked every time. What does not open
+        # raises, and is not remembered.
+        self.open: Callable[[str, str], Opened] = lru_cache(REMEMBERED)(self._open)
+
+    def _open(self, name: str, value: str) -> Opened:
+        issued, plaintext = open_session(self.ring, name, value)
+        record = token.unpack(plaintext)
+        keys = (EVERYTHING, session_digest(record.id)[:16], *record.tags)
+        return Opened(issued, record, keys, policy.end(record, self.absolute_ms))
 
 
 class Presented:
     """A session whose cookie the request carried, and which is authentic."""
 
-    __slots__ = ("has_lease", "idle", "key", "keys", "name", "record", "seen", "why")
+    __slots__ = ("ends", "has_lease", "idle", "keys", "name", "record", "seen", "why")
 
     def __init__(self, context: Context, name: str, value: str, lease_value: str | None, now: int) -> None:
-        issued, plaintext = open_session(context.ring, name, value)
-        record = token.unpack(plaintext)
+        issued, record, keys, ends = context.open(name, value)
         seen, idle = issued, record.idle
         if lease_value is not None:
             try:
@@ -62,13 +98,18 @@ class Presented:
         self.name = name
         self.has_lease = lease_value is not None
         self.record = record
-        self.key = key = session_digest(record.id)[:16]
-        #: The fences that apply, as ``policy.refused`` wants them.
-        self.keys = (EVERYTHING, key, *record.tags)
+        self.keys = keys
         self.seen = seen
         self.idle = idle
+        self.ends = ends
         #: Why the session is not alive, or None.
-        self.why = policy.expired(now, seen, idle, policy.end(record, context.absolute_ms))
+        self.why = policy.expired(now, seen, idle, ends)
+
+    @property
+    def key(self) -> bytes:
+        """The session's own fence."""
+        return self.keys[1]
+
 
 class Exchange:
     """The session of one request. Used by one thread.
@@ -380,7 +421,7 @@ class Exchange:
             ends = NEVER if context.absolute_ms == NEVER else now + context.absolute_ms
         else:
             version = session._version + 1
-            idle, ends = min(base.record.idle, context.idle_s), policy.end(base.record, context.absolute_ms)
+            idle, ends = min(base.record.idle, context.idle_s), base.ends
             # Unchecked, a write must not extend anything: it keeps the last confirmed activity.
             issued = now if confirmed or context.outage == "open" else base.seen
         established = self._regenerated or (base is not None and base.record.established)
@@ -423,9 +464,9 @@ class Exchange:
             self._base = None
             return None, None
         if not context.cookies.isolated:
-            idle, ends = min(record.idle, context.idle_s), policy.end(record, context.absolute_ms)
+            idle, ends = min(record.idle, context.idle_s), base.ends
             return self._session_cookie(record._replace(idle=idle, ends=ends), now), None
-        left = (policy.end(record, context.absolute_ms) - now) // 1000
+        left = (base.ends - now) // 1000
         name = context.cookies.lease_name(base.name)
         value = seal_lease(context.ring, name, record.id, Lease(now, base.idle, record.version))
         return None, context.cookies.set(name, value, min(left, base.idle))
