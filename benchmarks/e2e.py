@@ -31,13 +31,14 @@ class Entry:
 
     contender: str
     mode: str
+    #: Whose bare form it is compared with: the plain WSGI application's, or that of its own framework.
+    beside: str = "rollsession-memory"
 
     @property
     def name(self) -> str:
         return "bare" if self.mode == "bare" else f"{self.contender}, {self.mode}"
 
 
-BARE = Entry("rollsession-sqlite", "bare")
 OURS = [
     Entry("rollsession-sqlite", "still"),
     Entry("rollsession-sqlite", "roll"),
@@ -46,12 +47,13 @@ OURS = [
     Entry("rollsession-follow", "still"),
     Entry("rollsession-follow", "roll"),
 ]
-#: The peers that are bare WSGI too, so that they share the bare application; frameworks are compared in ``cost``.
 PEERS = [
     Entry("beaker-cookie", "roll"),
     Entry("beaker-file", "roll"),
     Entry("beaker-redis", "roll"),
     Entry("webob-profile", "roll"),
+    Entry("pyramid-nacl", "roll", beside="pyramid-nacl"),
+    Entry("flask", "roll", beside="flask"),
 ]
 
 
@@ -123,12 +125,15 @@ def run(
     results: dict[str, Any] = {}
     for worker in workers:
         with ExitStack() as stack:
-            bare = stack.enter_context(serving(BARE, worker, redis_url))
+            bare = {
+                name: stack.enter_context(serving(Entry(name, "bare"), worker, redis_url))
+                for name in dict.fromkeys(entry.beside for entry in entries)
+            }
             servers = {entry: stack.enter_context(serving(entry, worker, redis_url)) for entry in entries}
             found: dict[str, Any] = {entry.name: [] for entry in entries}
             for _ in range(rounds):
                 for entry, server in servers.items():
-                    found[entry.name].append({"bare": load(bare, seconds), "entry": load(server, seconds)})
+                    found[entry.name].append({"bare": load(bare[entry.beside], seconds), "entry": load(server, seconds)})
                     step(f"{worker}: {entry.name}")
             results[worker] = found
     return results

@@ -1,0 +1,188 @@
+"""``make bench`` and ``make bench-quick``: measure, keep the raw numbers, write the report.
+
+    python -m benchmarks [--quick] [--only race,cost,…] [--out DIRECTORY] [--report-only]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from . import capacity, cost, e2e, instructions, machine, report, scale
+from .contenders import Contender, contenders
+from .contenders import node as node_peers
+from .servers import redis_server
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of everything."""
+
+    race_runs: int
+    rounds: int
+    values: int
+    sizes: tuple[int, ...]
+    e2e_rounds: int
+    e2e_seconds: float
+    counts: tuple[int, ...]
+    #: Names to which cost, instructions and capacity are restricted; everything if empty.
+    only: tuple[str, ...] = ()
+
+
+FULL = Effort(20, 7, 9, cost.SIZES, 7, 3, tuple(10**power for power in range(3, 8)))
+QUICK = Effort(
+    5,
+    2,
+    3,
+    (cost.SIZE, 1000),
+    2,
+    1,
+    (1_000, 10_000, 30_000),
+    ("rollsession-sqlite", "rollsession-follow", "pyramid-nacl", "beaker-cookie", "flask-session-redis"),
+)
+
+
+def chosen(effort: Effort) -> list[Contender]:
+    return [each for each in contenders().values() if each.timed and (not effort.only or each.name in effort.only)]
+
+
+def race_table(effort: Effort, step: Step) -> dict[str, Any]:
+    """Every contender in a process of its own, several at once: nothing here depends on time."""
+    results: dict[str, Any] = {}
+    with redis_server() as url, ThreadPoolExecutor(4) as pool:
+        running = {}
+        for each in contenders().values():
+            why = node_peers.missing() if each.serves == "http" else None
+            if why is not None:
+                results[each.name] = {"title": each.title, "missing": why}
+                step(each.name)
+                continue
+            command = [sys.executable, "-m", "benchmarks.race", each.name, str(effort.race_runs), url]
+            running[pool.submit(subprocess.run, command, capture_output=True, text=True)] = each
+        for future in as_completed(running):
+            each, done = running[future], future.result()
+            if done.returncode:
+                last = done.stderr.strip().splitlines()[-1:]
+                results[each.name] = {"title": each.title, "missing": f"could not be driven: {' '.join(last)}"}
+            else:
+                results[each.name] = json.loads(done.stdout)
+            step(each.name)
+    return {"runs": effort.race_runs, "contenders": {name: results[name] for name in contenders()}}
+
+
+def costs(effort: Effort, step: Step) -> dict[str, Any]:
+    """name -> case -> one value per round; contenders take turns within a round."""
+    found: dict[str, Any] = {"times": {}, "facts": {}}
+    sizes = ",".join(map(str, effort.sizes))
+    with redis_server() as url:
+        for _ in range(effort.rounds):
+            for name in (cost.FLOOR, *(each.name for each in chosen(effort))):
+                # Where each request is a transaction on the disk, fewer repetitions must do.
+                loops = ("--loops", "40") if name in ("django-db", "django-cached_db", "beaker-file") else ()
+                times, facts = cost.measure(name, url, ("--values", str(effort.values), "--sizes", sizes, *loops))
+                cases = found["times"].setdefault(name, {})
+                for case, seconds in times.items():
+                    cases.setdefault(case, []).append(seconds)
+                found["facts"][name] = facts
+                step(name)
+    return found
+
+
+def instruction_counts(effort: Effort, step: Step) -> dict[str, Any]:
+    why = instructions.missing()
+    if why is not None:
+        return {"missing": why}
+    names = [cost.FLOOR, *(each.name for each in chosen(effort))]
+    with redis_server() as url, ThreadPoolExecutor(2) as pool:
+        running = {pool.submit(instructions.measure, name, url): name for name in names}
+        counted = {}
+        for future in as_completed(running):
+            counted[running[future]] = future.result()
+            step(running[future])
+    return {"contenders": {name: counted[name] for name in names}}
+
+
+def end_to_end(effort: Effort, step: Step) -> dict[str, Any]:
+    why = e2e.missing()
+    if why is not None:
+        return {"missing": why}
+    entries = [*e2e.OURS, *e2e.PEERS]
+    if effort.only:
+        entries = [entry for entry in e2e.OURS if entry.contender in effort.only]
+    with redis_server() as url:
+        return e2e.run(list(e2e.WORKERS), entries, effort.e2e_rounds, effort.e2e_seconds, url, step)
+
+
+def scales(effort: Effort, step: Step) -> dict[str, Any]:
+    return scale.run(list(effort.counts), step)
+
+
+def capacities(effort: Effort, step: Step) -> dict[str, Any]:
+    names = [name for name in (*capacity.OURS, *capacity.PEERS) if not effort.only or name in effort.only]
+    return capacity.run(names, step)
+
+
+#: Section -> (how it is measured, how many steps that has).
+SECTIONS: dict[str, tuple[Callable[[Effort, Step], dict[str, Any]], Callable[[Effort], int]]] = {
+    "race": (race_table, lambda effort: len(contenders())),
+    "instructions": (instruction_counts, lambda effort: 1 + len(chosen(effort))),
+    "cost": (costs, lambda effort: effort.rounds * (1 + len(chosen(effort)))),
+    "e2e": (end_to_end, lambda effort: 2 * effort.e2e_rounds * len(e2e.OURS if effort.only else e2e.OURS + e2e.PEERS)),
+    "scale": (scales, lambda effort: len(scale.STORES) * len(effort.counts)),
+    "capacity": (capacities, lambda effort: len(capacity.OURS + capacity.PEERS)),
+}
+
+
+@contextmanager
+def progress(console: Console, name: str, steps: int) -> Iterator[Step]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[section]:13}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=steps, section=name)
+        yield lambda what: bar.update(task, advance=1, description=what)
+        bar.update(task, description="", completed=steps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer runs, smaller sets")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="the sections to measure, comma-separated")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="where the report goes")
+    parser.add_argument("--report-only", action="store_true", help="write the report again from the raw numbers")
+    arguments = parser.parse_args()
+    effort = QUICK if arguments.quick else FULL
+    console = Console(stderr=True)
+    raw = arguments.out / "benchmarks"
+    raw.mkdir(parents=True, exist_ok=True)
+    for name in () if arguments.report_only else arguments.only.split(","):
+        measure, steps = SECTIONS[name]
+        with progress(console, name, steps(effort)) as step:
+            found = {"machine": machine.describe(), "quick": arguments.quick, "results": measure(effort, step)}
+        (raw / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    reached = report.write(arguments.out, raw)
+    for line in reached:
+        console.print(line, markup=False, highlight=False)
+    console.print(f"Written: {arguments.out / 'benchmarks.md'}, the raw numbers and plots in {raw}")
+
+
+if __name__ == "__main__":
+    main()
