@@ -141,7 +141,8 @@ class RollSession:
     def revoke(self, *tags: str) -> None:
         """Log out everywhere: end every session that carries one of *tags* and was created until now.
 
-        A session that begins afterwards is not affected. To keep one's own, ``regenerate()`` it after this.
+        A session that begins afterwards is not affected. To keep one's own, read it before this (it is loaded when
+        first looked at) and ``regenerate()`` it afterwards.
 
         Raises:
             StoreUnavailable: the store did not confirm it. The sessions may still be alive.
