@@ -25,7 +25,7 @@ from ..errors import ConfigurationError, StoreUnavailable
 from . import StoreOptions
 from .breaker import Breaker
 from .clock import CLOCK_STEP_MS, next_not_before, wall_clock_ms
-from .fence import EVERYTHING, not_before
+from .fence import EVERYTHING
 from .forks import ForkSafeLock
 from .replica import Replica
 from .sqlite_file import NEWER, STATE, Transaction, connect, require_usable
@@ -238,13 +238,14 @@ class SQLiteRevocations:
         """Open the files, create what is missing. What is open stays so if that fails. Both locks are held."""
         with ExitStack() as opened:
             place = inode(self._path)  # before it is opened: replaced in between, it will be opened again
-            writer = connect(self._path, WAIT)
+            writer = connect(self._path, deadline)
             opened.callback(writer.close)
             stamp = Stamp(f"{self._path}-stamp", os.stat(self._path).st_mode & 0o666)
             opened.callback(stamp.close)
             database, sequence = self._prepare(writer, stamp, deadline)
             stamp.write(database, sequence)
-            reader = connect(self._path, WAIT)
+            reader = connect(self._path, deadline)
+            reader.execute(f"PRAGMA busy_timeout = {int(WAIT * 1000)}")
             opened.pop_all()
         self._release()
         if database != self._database or sequence < self._sequence:
@@ -258,37 +259,38 @@ class SQLiteRevocations:
     def _prepare(self, writer: sqlite3.Connection, stamp: Stamp, deadline: float) -> tuple[int, int]:
         """Create the tables, announce the lifetime, and act on a loss. Returns the database's id and sequence."""
         with Transaction(writer, self._clock(), deadline) as transaction:
-            transaction.create(database=int.from_bytes(os.urandom(7), "big") + 1)
+            new_id = int.from_bytes(os.urandom(7), "big") + 1
+            transaction.create(new_id)
             lifetime_ms = max(transaction.meta("lifetime"), self._options.lifetime_ms)
             transaction.set_meta("lifetime", lifetime_ms)
             self._replica.lifetime_ms = lifetime_ms
             held = transaction.number(EVERYTHING)
-            lost_until_ms = transaction.now_ms if held is None else self._lost_until(transaction, stamp)
+            lost_until_ms = self._lost_until(transaction, stamp, is_empty=held is None)
             if lost_until_ms:
-                if held is not None:
-                    log.error("%s has lost fences: it was replaced, or the clock stepped back", self._name)
-                number = not_before(lost_until_ms) if held is None else next_not_before(lost_until_ms, (held,))
+                number = next_not_before(lost_until_ms, [held or 0, *self._replica.numbers((EVERYTHING,))])
                 transaction.fence((EVERYTHING,), 0 if self._options.accept_amnesia else number)
+                transaction.set_meta("id", new_id)  # its sequence numbers may be those of other rows
                 transaction.set_meta("genesis", transaction.now_ms)
                 transaction.set_meta("purged", transaction.now_ms)
             database, sequence, _ = transaction.state()
         return database, sequence
 
-    def _lost_until(self, transaction: Transaction, stamp: Stamp) -> int:
+    def _lost_until(self, transaction: Transaction, stamp: Stamp, is_empty: bool) -> int:
         """0, or until when (Unix milliseconds) sessions were created whose fences the database may have lost."""
         database, sequence, purged_ms = transaction.state()
         if has_stepped_back(transaction.now_ms, purged_ms):
+            log.error("%s has lost fences: they were removed by a clock that has stepped back since", self._name)
             return purged_ms
 
         def lacks(seen_database: int, seen_sequence: int) -> bool:
             return seen_database != 0 and (seen_database != database or seen_sequence > sequence)
 
         # What this process has seen is no news if somebody has acted on the loss since.
-        if lacks(*stamp.read()) or (
-            lacks(self._database, self._sequence) and transaction.meta("genesis") < self._in_place_ms
-        ):
-            return transaction.now_ms
-        return 0
+        acted = not is_empty and transaction.meta("genesis") >= self._in_place_ms
+        if lacks(*stamp.read()) or (lacks(self._database, self._sequence) and not acted):
+            log.error("%s has lost fences: it was deleted, or replaced by another or an older database", self._name)
+            return transaction.now_ms + 1000  # a session may be stamped just past what `not_before` gives now
+        return transaction.now_ms if is_empty else 0
 
     def _release(self) -> None:
         """Close the files. Both locks are held. The view, and with it `lookup`, stays valid."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 
 from ..errors import ConfigurationError
@@ -13,6 +13,8 @@ from .clock import CLOCK_STEP_MS, NEVER
 from .fence import EVERYTHING
 
 APPLICATION_ID = int.from_bytes(b"RolS", "big")
+
+_SQLITE_BUSY = 5
 
 _SCHEMA = (
     # AUTOINCREMENT never uses a sequence number again, and a raise replaces the row, which gives it a new one.
@@ -39,25 +41,36 @@ STATE = (
 )
 
 
-def connect(path: str, wait: float) -> sqlite3.Connection:
-    """A connection in autocommit mode, usable from any thread, which waits *wait* seconds for other processes."""
-    connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
+def connect(path: str, deadline: float) -> sqlite3.Connection:
+    """A connection in autocommit mode, usable from any thread. Waits for other processes until *deadline*."""
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
-        # Two processes that create the database at once: SQLite lets one of them fail here without waiting.
-        deadline = monotonic() + wait
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL").fetchone()
-                break
-            except sqlite3.OperationalError:
-                if monotonic() > deadline:
-                    raise
+        persist(connection, "PRAGMA journal_mode = WAL", deadline)
         connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk before it returns
         connection.execute("PRAGMA journal_size_limit = 4194304")  # the WAL shrinks to 4 MB after a burst
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def persist(connection: sqlite3.Connection, statement: str, deadline: float) -> None:
+    """Execute *statement* as soon as no other process is in the way, until *deadline* (``time.monotonic()``).
+
+    SQLite's own busy handler tries a dozen times in a second, so a busy writer can keep another out; and when two
+    processes create a database at once, it lets one of them fail without waiting.
+    """
+    while True:
+        try:
+            connection.execute(statement)
+        except sqlite3.OperationalError as error:
+            # Before Python 3.11 the error does not tell its cause.
+            is_busy = getattr(error, "sqlite_errorcode", _SQLITE_BUSY) & 0xFF == _SQLITE_BUSY
+            if not is_busy or monotonic() >= deadline:
+                raise
+            sleep(0.001)
+        else:
+            return
 
 
 def require_usable(path: str) -> None:
@@ -105,8 +118,7 @@ class Transaction:
         self.raised: list[tuple[bytes, int, int]] = []
 
     def __enter__(self) -> Transaction:
-        self._execute(f"PRAGMA busy_timeout = {max(1, int((self._deadline - monotonic()) * 1000))}")
-        self._execute("BEGIN IMMEDIATE")
+        persist(self._connection, "BEGIN IMMEDIATE", self._deadline)
         return self
 
     def __exit__(
