@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from wsgi_rollsession import RollSession, Session, SessionConflict
+from wsgi_rollsession import RollSession, Session, SessionConflict, generate_key
+from wsgi_rollsession.keys import KeyRing
 from wsgi_rollsession.revocation.fence import session_key, tag_key
 from wsgi_rollsession.seal import seal_lease
 from wsgi_rollsession.token import Lease
@@ -144,7 +145,7 @@ def test_idle_timeout(clock: Clock) -> None:
 
 
 def test_idle_timeout_after_a_roll(clock: Clock) -> None:
-    """A roll extends a session by the idle timeout from that activity; without its lease the session is not extended."""
+    """A roll extends a session by the idle timeout from that activity, and only with its lease."""
     browser = logged_in(clock)
     (session,) = browser.header().split("; ")
     clock.advance(3000)
@@ -241,7 +242,7 @@ def test_a_session_from_the_future_is_not_believed(clock: Clock) -> None:
     ],
 )
 def test_logout_deletes_with_the_same_attributes(clock: Clock, options: dict[str, Any]) -> None:
-    """The cookies of a session that is logged out, its lease too, are deleted with the attributes they were set with."""
+    """The cookies of a session that is logged out, its lease too, are deleted with the attributes they have."""
     browser = logged_in(clock, **options)
     clock.advance(100)
     browser.do(who)
@@ -446,7 +447,7 @@ def test_strict_save_raises_for_the_second_writer(clock: Clock) -> None:
     def second(session: Session) -> None:
         session["n"] = 2
         browser.do(put("n", 1))
-        with pytest.raises(SessionConflict, match="another request|later version"):
+        with pytest.raises(SessionConflict, match=r"another request|later version"):
             session.save()
 
     answer = browser.call(second)
@@ -802,9 +803,6 @@ def test_a_forged_lease_does_not_help(clock: Clock) -> None:
     """A lease made with another key is ignored, and the session stands as it is."""
     browser = logged_in(clock)
     name, _, value = browser.header().partition("=")
-    from wsgi_rollsession import generate_key
-    from wsgi_rollsession.keys import KeyRing
-
     forged = seal_lease(
         KeyRing(generate_key()),
         f"{name}-lease",

@@ -476,7 +476,7 @@ def test_two_applications_beside_each_other(clock: Clock) -> None:
 
 def test_memory_is_refused_under_several_processes(clock: Clock) -> None:
     """The store of one process is refused as soon as a server says that it runs several."""
-    with pytest.raises(ConfigurationError, match="^revocations: requires a store that all processes share"):
+    with pytest.raises(ConfigurationError, match=r"^revocations: requires a store that all processes share"):
         call(wrap(clock), untouched, "", **{"wsgi.multiprocess": True})
     call(wrap(clock), untouched, "", **{"wsgi.multiprocess": False})
 
@@ -566,7 +566,7 @@ def test_closed_serves_requests_without_a_session(closed: RollSession, handler: 
 
 
 def test_closed_after_the_response_has_begun(closed: RollSession) -> None:
-    """When the store fails a request whose body has begun, the error reaches the server instead of a second response."""
+    """When the store fails a request whose body has begun, the error reaches the server, not a second response."""
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         start_response("200 OK", list(HEADERS))(b"begun")

@@ -271,7 +271,7 @@ class Exchange:
             numbers = context.store.confirm(asked)
         except StoreUnavailable:
             # An anonymous session may be left behind; one that says who somebody is must not.
-            if session._tags or any(each.record.tags for each in self._presented if each.why is not Why.ENDED):
+            if session._tags or any(each.record.tags for each in self._presented if each.why not in FINAL):
                 raise
             if context.outage == "closed":
                 raise

@@ -1,0 +1,372 @@
+"""What works while the revocation store does not answer, and when it has lost its data. The stores are real.
+
+Redis is killed; SQLite's database gives way to a directory of its name.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsgi_rollsession import RollSession, StoreUnavailable
+from wsgi_rollsession.revocation import StoreOptions
+from wsgi_rollsession.revocation.memory import MemoryRevocations
+
+from .browser import Answer, Browser, Clock, call, get, login, logout, put, untouched, who, wrap
+from .servers import RedisServer, running
+
+HOUR = 3600
+POLICIES = ["degrade", "closed", "open"]
+
+
+class RedisOutage:
+    """A Redis server of its own for each test."""
+
+    def __init__(self) -> None:
+        self.server = RedisServer()
+        self.url = self.server.url
+
+    def begin(self, application: RollSession) -> None:
+        self.server.kill()
+
+    def end(self, application: RollSession) -> None:
+        self.server.start()
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+class SQLiteOutage:
+    """A database whose file is moved away, and comes back."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "revocations.db"
+        self.url = f"sqlite:///{self.path}"
+
+    def begin(self, application: RollSession) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            if (path := Path(f"{self.path}{suffix}")).exists():
+                path.rename(f"{path}.away")
+        self.path.mkdir()
+        self._notice(application)
+
+    def end(self, application: RollSession) -> None:
+        shutil.rmtree(self.path)
+        for suffix in ("", "-wal", "-shm"):
+            if (path := Path(f"{self.path}{suffix}.away")).exists():
+                path.rename(f"{self.path}{suffix}")
+        self._notice(application)
+
+    @staticmethod
+    def _notice(application: RollSession) -> None:
+        # Until its next look at the files, at most a second later, a process rightly goes by what it knows.
+        application.revocations._check_at = 0.0  # type: ignore[attr-defined]
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def outage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """A store that can be made to fail."""
+    with running(RedisOutage() if request.param == "redis" else SQLiteOutage(tmp_path)) as one:
+        yield one
+
+
+@pytest.fixture
+def redis_outage() -> Iterator[RedisOutage]:
+    """A Redis server that can be made to fail, and has forgotten everything when it comes back."""
+    with running(RedisOutage()) as one:
+        yield one
+
+
+class Scene:
+    """An application, and browsers from before the outage: alice's, one without a login, and one without cookies."""
+
+    def __init__(self, store: Any, **options: Any) -> None:
+        # Amnesia is tested below. Here, a server that comes back without its data does not matter.
+        self.clock = Clock(time.time() - 100)
+        self.store = store
+        self.application = wrap(self.clock, revocations=store.url, **{"amnesia": "accept", **options})
+        self.alice, self.visitor, self.stranger = (Browser(self.application, self.clock) for _ in range(3))
+        self.alice.do(login("alice"))
+        self.visitor.do(put("basket", [1]))
+        self.clock.advance(100)
+
+    def fail(self) -> None:
+        self.store.begin(self.application)
+
+    def recover(self) -> None:
+        self.store.end(self.application)
+        time.sleep(1.05)  # the breaker's pause: a failing store is not hammered
+
+    def close(self) -> None:
+        self.application.close()
+
+
+@pytest.fixture(params=POLICIES)
+def scene(request: pytest.FixtureRequest, outage: Any) -> Iterator[Scene]:
+    """An outage under each of the policies."""
+    one = Scene(outage, outage=request.param)
+    one.fail()
+    yield one
+    one.close()
+
+
+def outcome(browser: Browser, handler: Callable[..., Any]) -> str:
+    """How a request went: ``503``, ``error``, or what its response sent, if anything."""
+    try:
+        answer = browser.call(handler)
+    except StoreUnavailable:
+        return "error"
+    if answer.status.startswith("503"):
+        return "503"
+    assert answer.status == "200 OK"
+    names = answer.sent()
+    kinds = {
+        ("lease" if name.endswith("-lease") else "session") if value else "deletion" for name, value in names.items()
+    }
+    return " and ".join(sorted(kinds)) or f"{answer.result}"
+
+
+def policy(degrade: str, closed: str, open: str) -> dict[str, str]:
+    return {"degrade": degrade, "closed": closed, "open": open}
+
+
+def expect(scene: Scene, found: str, expected: dict[str, str]) -> None:
+    assert found == expected[scene.application.settings.outage]
+
+
+def test_load(scene: Scene) -> None:
+    """A session is accepted until its own deadline, except under ``closed``, which answers 503."""
+    expect(scene, outcome(scene.alice, lambda s: who(s) == "alice"), policy("True", "503", "lease"))
+
+
+def test_load_until_its_own_deadline(scene: Scene) -> None:
+    """In an outage a session is not accepted past its last confirmed deadline."""
+    scene.clock.advance(HOUR - 100)
+    expect(scene, outcome(scene.alice, who), policy("None", "None", "None"))
+
+
+def test_roll(scene: Scene) -> None:
+    """A session that cannot be checked is rolled under ``open`` only."""
+    expect(scene, outcome(scene.alice, untouched), policy("None", "503", "lease"))
+
+
+def test_write(scene: Scene) -> None:
+    """A session that cannot be checked is written, except under ``closed``."""
+    expect(scene, outcome(scene.alice, put("a", 1)), policy("session", "503", "session"))
+
+
+def test_a_write_extends_nothing(scene: Scene) -> None:
+    """A write that nobody could confirm keeps the last confirmed activity, except under ``open``."""
+    if scene.application.settings.outage == "closed":
+        assert outcome(scene.alice, put("a", 1)) == "503"
+        return
+    scene.alice.do(put("a", 1))
+    assert scene.alice.do(get("a")) == 1
+    scene.clock.advance(HOUR - 100)
+    expect(scene, outcome(scene.alice, get("a")), policy("None", "503", "lease"))
+
+
+def test_logout(scene: Scene) -> None:
+    """A logout is an error that the application sees, and the session lives on."""
+    expect(scene, outcome(scene.alice, logout), policy("error", "503", "error"))
+    assert scene.alice.cookies
+
+
+def test_emptying(scene: Scene) -> None:
+    """Emptying a session is a logout, and so an error."""
+    expect(scene, outcome(scene.alice, lambda s: s.clear()), policy("error", "503", "error"))
+
+
+def test_revoke(scene: Scene) -> None:
+    """Revoking a tag, a session or everything is an error under every policy."""
+    for revoke in (
+        lambda: scene.application.revoke("user:alice"),
+        lambda: scene.application.revoke_session("0" * 32),
+        scene.application.revoke_everything,
+    ):
+        with pytest.raises(StoreUnavailable):
+            revoke()
+
+
+def test_first_login(scene: Scene) -> None:
+    """Who has no session yet can log in, except under ``closed``."""
+    expect(scene, outcome(scene.stranger, login("carol")), policy("session", "503", "session"))
+
+
+def test_login_from_an_anonymous_session(scene: Scene) -> None:
+    """Who has a session without tags can log in, except under ``closed``."""
+    expect(scene, outcome(scene.visitor, login("carol")), policy("deletion and session", "503", "deletion and session"))
+
+
+def test_login_from_a_tagged_session(scene: Scene) -> None:
+    """A session that says who somebody is cannot be left behind: regenerating it is an error."""
+    expect(scene, outcome(scene.alice, login("carol")), policy("error", "503", "error"))
+
+
+def test_login_after_a_session_has_expired(scene: Scene) -> None:
+    """A dead session whose cookie is still there does not keep its owner from logging in."""
+    scene.clock.advance(2 * HOUR)
+    assert scene.alice.cookies
+    expect(scene, outcome(scene.alice, login("alice")), policy("deletion and session", "503", "deletion and session"))
+
+
+def test_several_sessions(outage: Any) -> None:
+    """Sessions beside the latest login stay, if nobody confirms their end."""
+    scene = Scene(outage)
+    scene.alice.receive(scene.alice.call(login("bob"), header=""))
+    scene.fail()
+    answer = scene.alice.call(who)
+    assert (answer.result, answer.set_cookies) == ("bob", [])
+    scene.close()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_strict_writes(outage: Any, policy: str) -> None:
+    """With ``strict``, a write that nobody confirms is an error under every policy, except to a new session."""
+    scene = Scene(outage, strict=True, outage=policy)
+    scene.fail()
+    closed = policy == "closed"
+    assert outcome(scene.alice, put("a", 1)) == ("503" if closed else "error")
+    assert outcome(scene.stranger, put("a", 1)) == ("503" if closed else "session")
+    scene.close()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_recovery(outage: Any, policy: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Everything works again by itself, and the log has one line for each transition, however many calls failed."""
+    caplog.set_level(logging.WARNING)
+    scene = Scene(outage, outage=policy)
+    scene.fail()
+    for _ in range(20):
+        outcome(scene.alice, who)
+        outcome(scene.alice, logout)
+    scene.recover()
+    assert outcome(scene.alice, untouched) == "lease"
+    assert scene.alice.do(who) == "alice"
+    header = scene.alice.header()
+    scene.alice.do(logout)
+    assert call(scene.application, who, header).result is None
+    for text in ("is unavailable:", "is available again"):
+        lines = [each.getMessage() for each in caplog.records if text in each.getMessage()]
+        assert 1 <= len(lines) == len({line.partition(" is ")[0] for line in lines})
+    scene.close()
+
+
+@pytest.mark.parametrize("policy", ["degrade", "open"])
+def test_what_is_known_is_applied(outage: Any, policy: str) -> None:
+    """Under every policy, a process refuses in an outage what it knows to have been ended."""
+    scene = Scene(outage, outage=policy, amnesia="refuse")
+    header = scene.alice.header()
+    scene.alice.do(logout)
+    scene.fail()
+    answer: Answer = call(scene.application, who, header)
+    assert (answer.status, answer.result) == ("200 OK", None)
+    scene.close()
+
+
+def test_an_ended_session_does_not_outlive_an_outage(tmp_path: Path) -> None:
+    """What logged out before an outage is dead after it."""
+    scene = Scene(SQLiteOutage(tmp_path))
+    header = scene.alice.header()
+    scene.alice.do(logout)
+    scene.fail()
+    outcome(scene.visitor, put("a", 1))
+    scene.recover()
+    assert call(scene.application, who, header).result is None
+    scene.close()
+
+
+def test_a_server_that_hangs(redis_outage: RedisOutage) -> None:
+    """A store that takes connections and never answers holds a request up for a bounded time, and only one of many."""
+    scene = Scene(redis_outage)
+    redis_outage.server.suspend()
+    try:
+        started = time.monotonic()
+        for _ in range(50):
+            assert outcome(scene.alice, who) == "alice"
+        assert time.monotonic() - started < 30
+    finally:
+        redis_outage.server.resume()
+    scene.close()
+
+
+# Amnesia
+
+
+def after_loss(outage: RedisOutage, **options: Any) -> Scene:
+    """A scene whose store has lost everything."""
+    scene = Scene(outage)
+    before = Browser(scene.application, scene.clock)
+    before.do(login("bob"))
+    scene.stranger.jar = dict(before.jar)
+    before.do(logout)
+    scene.fail()
+    outage.server.start()
+    scene.close()
+    scene.application = wrap(scene.clock, revocations=outage.url, **options)
+    for browser in (scene.alice, scene.visitor, scene.stranger):
+        browser.application = scene.application
+    return scene
+
+
+def test_amnesia_refuses_what_was_there_before(redis_outage: RedisOutage) -> None:
+    """A store that lost its data is noticed: all sessions from before are refused, and new ones work at once."""
+    scene = after_loss(redis_outage)
+    assert scene.alice.do(who) is None
+    assert scene.visitor.do(get("basket")) is None
+    assert scene.stranger.do(who) is None, "logged out before the loss"
+    scene.alice.do(login("alice"))
+    assert scene.alice.do(who) == "alice"
+    scene.close()
+
+
+def test_amnesia_accepted(redis_outage: RedisOutage) -> None:
+    """With ``amnesia="accept"`` sessions from before a loss are accepted, those that were logged out among them."""
+    scene = after_loss(redis_outage, amnesia="accept")
+    assert scene.alice.do(who) == "alice"
+    assert scene.visitor.do(get("basket")) == [1]
+    assert scene.stranger.do(who) == "bob", "the documented price"
+    scene.close()
+
+
+def test_amnesia_of_memory() -> None:
+    """A restart of a process with ``memory://`` is a loss: its sessions from before are refused."""
+    clock = Clock()
+
+    def start() -> RollSession:
+        store = MemoryRevocations(StoreOptions(lifetime_ms=HOUR * 1000), _clock=lambda: int(clock() * 1000))
+        return wrap(clock, revocations=store)
+
+    browser = Browser(start(), clock)
+    browser.do(login("alice"))
+    assert browser.do(who) == "alice"
+    clock.advance(5)
+    browser.application = start()
+    assert browser.do(who) is None
+    browser.do(login("alice"))
+    assert browser.do(who) == "alice"
+
+
+def test_amnesia_of_a_deleted_database(tmp_path: Path) -> None:
+    """A database that was deleted under a running process is a loss, which the log says."""
+    clock = Clock(time.time())
+    application = wrap(clock, revocations=f"sqlite:///{tmp_path}/revocations.db", amnesia="refuse")
+    browser = Browser(application, clock)
+    browser.do(login("alice"))
+    clock.advance(5)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    SQLiteOutage._notice(application)
+    assert browser.do(who) is None
+    browser.do(login("alice"))
+    assert browser.do(who) == "alice"
+    application.close()
