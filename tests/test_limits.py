@@ -1,0 +1,150 @@
+"""The size of a cookie: the largest session that fits is kept, and one byte more is a named error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wsgi_rollsession import RollSession, Session, SessionTooLarge
+from wsgi_rollsession.middleware import SESSION
+
+from .browser import Browser, Clock, call, get, login, put, wrap
+
+LIMIT = 4096
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"cookie_name": "a"},
+    {"cookie_name": "n" * 64},
+    {"cookie_path": "/a/rather/long/path", "cookie_domain": "a-rather-long-host.example.org"},
+    {"samesite": "None", "partitioned": True},
+    {"insecure_http": True},
+    {"cookie_layout": "single"},
+]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of one test."""
+    return Clock()
+
+
+def room(application: RollSession, tags: int = 0) -> int:
+    """How many bytes of JSON fit into a cookie, reckoned from docs/format.md and one cookie that was sent."""
+
+    def little(session: Session) -> None:
+        session.regenerate(tags=[f"tag:{number}" for number in range(tags)])
+        session["k"] = ""
+
+    (cookie,) = call(application, little, "").set_cookies
+    name, _, rest = cookie.partition("=")
+    value, _, attributes = rest.partition(";")
+    characters = LIMIT - len(name) - 1 - len(attributes) - 1
+    blocks = (characters * 3 // 4 - 51) // 48
+    return blocks * 48 - 46 - 16 * tags
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_largest_session_is_kept_and_one_byte_more_is_refused(clock: Clock, options: dict[str, Any]) -> None:
+    """A session whose cookie browsers just accept is kept; with one more byte, ``SessionTooLarge`` names its keys."""
+    browser = Browser(wrap(clock, amnesia="accept", **options), clock)
+    size = room(browser.application) - len('{"k":""}')  # type: ignore[arg-type]
+    assert size > 2500
+    answer = browser.receive(browser.call(put("k", "x" * size)))
+    assert len(answer.set_cookies[0]) <= LIMIT
+    assert browser.do(get("k")) == "x" * size
+    with pytest.raises(SessionTooLarge, match=rf"'k' \({size + 3} bytes\)$"):
+        browser.call(put("k", "x" * (size + 1)))
+    assert browser.do(get("k")) == "x" * size
+
+
+@pytest.mark.parametrize("tags", [0, 1, 7, 32])
+def test_tags_take_room(clock: Clock, tags: int) -> None:
+    """Every tag takes sixteen bytes of the room."""
+    application = wrap(clock)
+    size = room(application, tags) - len('{"k":""}')
+
+    def login(more: int) -> Callable[[Session], None]:
+        def handler(session: Session) -> None:
+            session.regenerate(tags=[f"tag:{number}" for number in range(tags)])
+            session["k"] = "x" * (size + more)
+
+        return handler
+
+    assert call(application, login(0), "").set_cookies
+    with pytest.raises(SessionTooLarge):
+        call(application, login(1), "")
+
+
+@pytest.mark.parametrize(
+    ("character", "bytes_each"),
+    [("x", 1), ("é", 2), ("日", 3), ("🍪", 4), ('"', 2), ("\\", 2), ("\n", 2), ("\x00", 6), ("/", 1), ("\u2028", 3)],
+)
+def test_text_counts_in_bytes(clock: Clock, character: str, bytes_each: int) -> None:
+    """Text counts as the bytes of its UTF-8, and what JSON has to escape as its escape."""
+    browser = Browser(wrap(clock, amnesia="accept"), clock)
+    size = room(browser.application) - len('{"k":""}')  # type: ignore[arg-type]
+    fits = character * (size // bytes_each)
+    browser.do(put("k", fits))
+    assert browser.do(get("k")) == fits
+    with pytest.raises(SessionTooLarge, match="'k'"):
+        browser.call(put("k", fits + character))
+
+
+def test_the_error_names_the_largest_keys(clock: Clock) -> None:
+    """``SessionTooLarge`` names the three largest keys with their sizes, largest first, and shows no value."""
+
+    def handler(session: Session) -> None:
+        session.update(small="x" * 10, large="y" * 2000, larger=["z" * 2500], medium="w" * 100)
+
+    message = (
+        r"^the session cookie would have \d{4} bytes and browsers accept 4096;"
+        r" the largest keys are 'larger' \(2504 bytes\), 'large' \(2002 bytes\), 'medium' \(102 bytes\)$"
+    )
+    with pytest.raises(SessionTooLarge, match=message):
+        call(wrap(clock), handler, "")
+
+
+def test_save_raises_at_once(clock: Clock) -> None:
+    """``save`` raises ``SessionTooLarge`` where it is called; made smaller, the session can be saved."""
+
+    def handler(session: Session) -> None:
+        session["k"] = "x" * 5000
+        with pytest.raises(SessionTooLarge):
+            session.save()
+        session["k"] = "x"
+        session.save()
+
+    browser = Browser(wrap(clock, amnesia="accept"), clock)
+    browser.do(handler)
+    assert browser.do(get("k")) == "x"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_session_that_grew_too_large_is_still_what_it_was(clock: Clock, strict: bool) -> None:
+    """A write that does not fit changes nothing: the browser's session is alive, as it was."""
+    browser = Browser(wrap(clock, amnesia="accept", strict=strict), clock)
+    browser.do(login("alice"))
+    browser.do(put("k", "before"))
+    with pytest.raises(SessionTooLarge):
+        browser.call(put("k", "x" * 5000))
+    assert browser.do(lambda s: (s["k"], s.version)) == ("before", 2)
+    browser.do(put("k", "after"))
+    assert browser.do(get("k")) == "after"
+
+
+def test_the_error_page_goes_out(clock: Clock) -> None:
+    """An application that catches ``SessionTooLarge`` can answer; that answer does not carry the session."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ[SESSION]["k"] = "x" * 5000
+        try:
+            start_response("200 OK", [])
+        except SessionTooLarge:
+            start_response("500 Internal Server Error", [], sys.exc_info())
+        return [b"sorry"]
+
+    answer = call(wrap(clock, application), lambda s: None, "")
+    assert (answer.status, answer.set_cookies) == ("500 Internal Server Error", [])
