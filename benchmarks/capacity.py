@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .browser import Browser, WSGIServer
@@ -145,13 +146,13 @@ def main(name: str, redis_url: str) -> None:
     time.sleep(1.0)
     found = {}
     for operation in ("login", "read", "roll", "write"):
-        found[operation] = meter.difference(lambda: site.play(operation, REQUESTS), REQUESTS)
-    found["logout"] = meter.difference(lambda: site.play("logout", REQUESTS), REQUESTS)
+        found[operation] = meter.difference(partial(site.play, operation, REQUESTS), REQUESTS)
+    found["logout"] = meter.difference(partial(site.play, "logout", REQUESTS), REQUESTS)
     site.play("login", REQUESTS)
     many = 5 * REQUESTS
     facts: dict[str, Any] = {"operations": found}
-    facts["session_memory"] = meter.difference(lambda: site.play("login", many), many)["memory"]
-    facts["fence_memory"] = meter.difference(lambda: site.play("logout", many), many)["memory"]
+    facts["session_memory"] = meter.difference(partial(site.play, "login", many), many)["memory"]
+    facts["fence_memory"] = meter.difference(partial(site.play, "logout", many), many)["memory"]
     facts["fence_out"] = found["logout"]["out"]
     facts["check"] = check(site, meter, found)
     print(json.dumps(facts))
@@ -222,13 +223,11 @@ def model(facts: dict[str, Any], rate: float, visitors: Visitors | None = None) 
     return found
 
 
-def models(results: dict[str, Any]) -> dict[str, Any]:
+def models(results: dict[str, Any]) -> dict[str, dict[int, Any]]:
+    """Contender -> rate -> the model."""
     return {
-        "visitors": asdict(Visitors()),
-        "rates": {
-            name: {str(rate): model({**facts, "stores_sessions": name in PEERS}, rate) for rate in RATES}
-            for name, facts in results.items()
-        },
+        name: {rate: model({**facts, "stores_sessions": name in PEERS}, rate) for rate in RATES}
+        for name, facts in results.items()
     }
 
 

@@ -8,7 +8,6 @@ Run by itself for one contender: ``python -m benchmarks.cost --contender NAME`` 
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -75,6 +74,8 @@ class Bench:
                 except Exception:  # every package has its own way to say that it is too large
                     self.too_large.append(size)
                     continue
+                if mode != "bare" and browser.user() != "alice":
+                    raise RuntimeError(f"{contender.name} does not know who has just logged in")
                 for path in ("/untouched", "/read", "/write?k=note&v=1"):
                     self.environs[mode, path.partition("?")[0][1:], size] = make_environ(path, browser.jar)
         self._born = time.monotonic()
@@ -82,6 +83,14 @@ class Bench:
     def age(self) -> None:
         """Some peers re-issue a cookie only when it is a whole second old."""
         time.sleep(max(0.0, self._born + 2.1 - time.monotonic()))
+
+    def verify(self) -> None:
+        """The sessions that were measured must have been alive: a refused cookie is cheap."""
+        for (mode, path, size), environ in self.environs.items():
+            if mode != "bare" and path == "read":
+                body = b"".join(self.applications[mode](dict(environ), start_response))
+                if b"alice" not in body:
+                    raise RuntimeError(f"the session of {mode}/{path}/{size} was not alive: {body!r}")
 
     def set_cookie_bytes(self, mode: str, path: str, size: int) -> int:
         sent: list[str] = []
@@ -149,6 +158,7 @@ def main() -> None:
         if mode == "roll":
             bench.age()
         runner.bench_func(name, serve, bench.applications[mode], bench.environs[mode, path, size])
+    bench.verify()
     for mode in ("bare", "still"):
         login = {"login": login_path(SIZE)}
         template = make_environ(login["login"], {})

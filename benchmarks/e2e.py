@@ -69,8 +69,21 @@ def pinned(core: int) -> list[str]:
     return ["taskset", "-c", str(sorted(os.sched_getaffinity(0))[core])]
 
 
+@dataclass(frozen=True)
+class Running:
+    server: HTTPServer
+    process: int
+
+    def cpu(self) -> float:
+        """Seconds of processor time that gunicorn's worker has used."""
+        import psutil
+
+        times = [child.cpu_times() for child in psutil.Process(self.process).children()]
+        return float(sum(each.user + each.system for each in times))
+
+
 @contextmanager
-def serving(entry: Entry, worker: str, redis_url: str) -> Iterator[HTTPServer]:
+def serving(entry: Entry, worker: str, redis_url: str) -> Iterator[Running]:
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="rollsession-e2e-") as directory:
         environment = {
@@ -85,19 +98,25 @@ def serving(entry: Entry, worker: str, redis_url: str) -> Iterator[HTTPServer]:
         process = subprocess.Popen(command, env=environment)
         with stopped_at_exit(process):
             wait_for_port(port, process)
-            yield HTTPServer(port)
+            yield Running(HTTPServer(port), process.pid)
 
 
-def load(server: HTTPServer, seconds: float) -> dict[str, float]:
-    """Requests per second, and latencies in milliseconds, of reads by one visitor who has just logged in."""
+def load(running: Running, seconds: float) -> dict[str, float]:
+    """Requests per second, latencies in milliseconds and the worker's processor time per request in seconds, of reads
+    by one visitor who has just logged in."""
+    server = running.server
     browser = Browser(server)
     browser.get(login_path(SIZE))
     if browser.user() != "alice" and browser.jar:
         raise RuntimeError("the session that the load would read is not alive")
     command = [*pinned(-1), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency"]
     command += ["-H", f"Cookie: {cookie_header(browser.jar)}"] if browser.jar else []
-    done = subprocess.run([*command, f"http://127.0.0.1:{server.port}/read"], capture_output=True, text=True, check=True)
-    return parsed(done.stdout)
+    before = running.cpu()
+    done = subprocess.run(
+        [*command, f"http://127.0.0.1:{server.port}/read"], capture_output=True, text=True, check=True
+    )
+    found = parsed(done.stdout)
+    return found | {"cpu": (running.cpu() - before) / found["requests"]}
 
 
 def parsed(report: str) -> dict[str, float]:
@@ -105,10 +124,16 @@ def parsed(report: str) -> dict[str, float]:
     if "Non-2xx" in report:
         raise RuntimeError(report)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", report)
+    requests = re.search(r"(\d+) requests in", report)
     percentiles = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+[mu]?s)", report, re.MULTILINE))
-    if rate is None or len(percentiles) != 2:
+    if rate is None or requests is None or len(percentiles) != 2:
         raise RuntimeError(report)
-    return {"rate": float(rate[1]), "p50": milliseconds(percentiles["50"]), "p99": milliseconds(percentiles["99"])}
+    return {
+        "rate": float(rate[1]),
+        "requests": float(requests[1]),
+        "p50": milliseconds(percentiles["50"]),
+        "p99": milliseconds(percentiles["99"]),
+    }
 
 
 def milliseconds(text: str) -> float:
@@ -133,7 +158,9 @@ def run(
             found: dict[str, Any] = {entry.name: [] for entry in entries}
             for _ in range(rounds):
                 for entry, server in servers.items():
-                    found[entry.name].append({"bare": load(bare[entry.beside], seconds), "entry": load(server, seconds)})
+                    found[entry.name].append(
+                        {"bare": load(bare[entry.beside], seconds), "entry": load(server, seconds)}
+                    )
                     step(f"{worker}: {entry.name}")
             results[worker] = found
     return results

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def missing() -> str | None:
 
 def main(name: str, redis_url: str) -> None:
     """The workload, in the process that callgrind watches. Prints the cases in their order."""
-    for case, function in cases(name, redis_url).items():
+    for case, function in cases(name, redis_url):
         for repeat in (WARM, N, 2 * N):
             for _ in range(repeat):
                 function()
@@ -37,15 +37,15 @@ def main(name: str, redis_url: str) -> None:
         print(case)
 
 
-def cases(name: str, redis_url: str) -> dict[str, Callable[[], None]]:
+def cases(name: str, redis_url: str) -> Iterator[tuple[str, Callable[[], None]]]:
     if name == FLOOR:
-        return floor_functions()
+        yield from floor_functions().items()
+        return
     bench = Bench(contenders()[name], redis_url, (SIZE,))
     bench.age()
-    return {
-        case: partial(serve, bench.applications[mode], bench.environs[mode, path, size])
-        for case, mode, path, size in bench.cases((SIZE,))
-    }
+    for case, mode, path, size in bench.cases((SIZE,)):
+        yield case, partial(serve, bench.applications[mode], bench.environs[mode, path, size])
+    bench.verify()
 
 
 def measure(name: str, redis_url: str) -> dict[str, float]:
@@ -59,9 +59,7 @@ def measure(name: str, redis_url: str) -> dict[str, float]:
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
         dumps = [total(Path(f"{out}.{number}")) for number in range(1, 3 * len(done.stdout.split()) + 1)]
-    return {
-        case: (dumps[3 * index + 2] - dumps[3 * index + 1]) / N for index, case in enumerate(done.stdout.split())
-    }
+    return {case: (dumps[3 * index + 2] - dumps[3 * index + 1]) / N for index, case in enumerate(done.stdout.split())}
 
 
 def total(dump: Path) -> int:

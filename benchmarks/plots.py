@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt  # noqa: E402  the backend comes first
 
 from . import cost  # noqa: E402
 from .contenders import contenders  # noqa: E402
+from .figures import e2e_ratio, floor, roll_overhead, spoken  # noqa: E402
 from .race import SCENARIOS, holds  # noqa: E402
 
 OURS, PEER, GOOD, BAD, MIXED = "#0b6e4f", "#9aa5b1", "#bfe3d0", "#f2b8b5", "#fbe3a3"
@@ -40,7 +41,7 @@ def race(data: dict[str, Any]) -> Any:
             if list(outcomes) == ["-"]:
                 colour = "white"
             axes.add_patch(plt.Rectangle((x, y), 0.96, 0.92, color=colour))
-            text = list(outcomes)[0].partition(",")[0] + ("…" if len(outcomes) > 1 else "")
+            text = next(iter(outcomes)).partition(",")[0] + ("…" if len(outcomes) > 1 else "")
             axes.text(x + 0.48, y + 0.46, text.replace("resurrected", "back"), ha="center", va="center", fontsize=6)
     axes.set_xlim(0, len(columns))
     axes.set_ylim(len(rows), 0)
@@ -57,7 +58,9 @@ def race(data: dict[str, Any]) -> Any:
 def bars(axes: Any, rows: list[tuple[str, float, float, float, bool]]) -> None:
     """Horizontal bars of (label, middle, low, high, is it this project), the first on top."""
     for y, (_, middle, low, high, ours) in enumerate(rows):
-        axes.barh(y, middle, color=OURS if ours else PEER, xerr=[[middle - low], [high - middle]], capsize=2, height=0.7)
+        axes.barh(
+            y, middle, color=OURS if ours else PEER, xerr=[[middle - low], [high - middle]], capsize=2, height=0.7
+        )
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=8)
     axes.invert_yaxis()
     for side in ("top", "right"):
@@ -65,8 +68,6 @@ def bars(axes: Any, rows: list[tuple[str, float, float, float, bool]]) -> None:
 
 
 def costs(data: dict[str, Any]) -> Any:
-    from .report import floor, roll_overhead
-
     names = [name for name in data["cost"]["times"] if name != cost.FLOOR]
     rows = []
     for name in names:
@@ -83,8 +84,6 @@ def costs(data: dict[str, Any]) -> Any:
 
 
 def end_to_end(data: dict[str, Any]) -> Any:
-    from .report import e2e_ratio, spoken
-
     workers = data["e2e"]
     height = 0.3 * max(len(entries) for entries in workers.values()) + 1
     figure, found = plt.subplots(1, len(workers), figsize=(11, height), sharey=True, squeeze=False)

@@ -153,7 +153,9 @@ def holds(scenario: str, outcome: str) -> bool:
 
 def run(server: Server, contender: Contender, runs: int) -> dict[str, dict[str, int]]:
     """Play every scenario *runs* times: scenario -> outcome -> how often."""
-    scenes = {name: [Scene(server, contender.stored, writes) for _ in range(runs)] for name, (_, writes) in SCENARIOS.items()}
+    scenes = {
+        name: [Scene(server, contender.stored, writes) for _ in range(runs)] for name, (_, writes) in SCENARIOS.items()
+    }
     time.sleep(AGE)
     return {name: dict(Counter(SCENARIOS[name][0](scene) for scene in played)) for name, played in scenes.items()}
 

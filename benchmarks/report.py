@@ -4,226 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from . import capacity, cost, plots
-from .contenders import Contender, contenders
+from . import capacity, cost
+from .contenders import contenders
+from .figures import (
+    Data,
+    Spread,
+    counted,
+    e2e_cpu,
+    e2e_ratio,
+    floor,
+    overhead,
+    ratio,
+    roll_overhead,
+    spoken,
+)
 from .race import SCENARIOS, holds
 from .scale import slope
-
-Data = dict[str, Any]  # section -> its results; a section that was not measured is missing
-
-
-# Numbers
-
-
-@dataclass(frozen=True)
-class Spread:
-    """One value per round: shown as the median, and the smallest and largest."""
-
-    values: tuple[float, ...]
-
-    @property
-    def middle(self) -> float:
-        return median(self.values)
-
-    def text(self, form: str = ".2f", factor: float = 1) -> str:
-        low, middle, high = (format(each * factor, form) for each in (min(self.values), self.middle, max(self.values)))
-        return middle if low == high else f"{middle} ({low}–{high})"
-
-
-def overhead(data: Data, name: str, case: str, bare: str) -> Spread:
-    """Seconds over the bare application, one value per round."""
-    times = data["cost"]["times"][name]
-    return Spread(tuple(with_ - without for with_, without in zip(times[case], times[bare])))
-
-
-def roll_overhead(data: Data, name: str, size: int = cost.SIZE) -> Spread:
-    return overhead(data, name, f"roll/roll/{size}", f"bare/read/{size}")
-
-
-def floor(data: Data) -> Spread:
-    return Spread(tuple(data["cost"]["times"][cost.FLOOR]["both"]))
-
-
-def ratio(one: Spread, other: Spread) -> Spread:
-    """Round by round: what was measured side by side is compared side by side."""
-    return Spread(tuple(a / b for a, b in zip(one.values, other.values)))
-
-
-def counted(data: Data, name: str, case: str, bare: str) -> float | None:
-    """Instructions over the bare application."""
-    found = data.get("instructions", {}).get("contenders", {}).get(name)
-    return found[case] - found[bare] if found and case in found and bare in found else None
-
-
-# Targets
-
-
-@dataclass(frozen=True)
-class Target:
-    what: str
-    wanted: str
-    measured: str
-    reached: bool | None  # None: not measured
-
-    @property
-    def verdict(self) -> str:
-        return {True: "reached", False: "MISSED", None: "not measured"}[self.reached]
-
-
-def targets(data: Data) -> list[Target]:
-    found: list[Target] = []
-    if "race" in data:
-        found.append(race_target(data))
-    if "cost" in data:
-        found += cost_targets(data)
-    if "e2e" in data and "missing" not in data["e2e"]:
-        found += e2e_targets(data)
-    if "capacity" in data:
-        reads = data["capacity"]["rollsession-follow"]["operations"]["read"]["commands"]
-        found.append(Target("Redis commands per read, Redis follow", "0", f"{reads:.3f}", reads < 0.005))
-    if "scale" in data:
-        found += scale_targets(data)
-    return found
-
-
-def race_target(data: Data) -> Target:
-    ours = {
-        name: found
-        for name, found in data["race"]["contenders"].items()
-        if name.startswith("rollsession") and "single" not in name
-    }
-    broken = [
-        f"{name}: {scenario}"
-        for name, found in ours.items()
-        for scenario, outcomes in found.get("table", {"": {}}).items()
-        if not must_hold_everywhere(name, scenario, outcomes)
-    ]
-    measured = "; ".join(broken) or f"{len(ours)} configurations, {data['race']['runs']} of {data['race']['runs']} runs"
-    return Target("S1 to S8 hold, every store, isolated layout", "all", measured, not broken)
-
-
-def must_hold_everywhere(name: str, scenario: str, outcomes: dict[str, int]) -> bool:
-    if not scenario:
-        return False  # could not be driven
-    if scenario == "S5 stale overwrite, write" and "strict" not in name:
-        return True  # two writers without versions: the last one wins, as documented
-    return all(holds(scenario, outcome) for outcome in outcomes)
-
-
-def cheapest_encrypting_peer(data: Data) -> str:
-    names = [
-        name
-        for name, each in contenders().items()
-        if each.encrypts and not each.ours and name in data["cost"]["times"]
-    ]
-    return min(names, key=lambda name: roll_overhead(data, name).middle)
-
-
-def cost_targets(data: Data) -> list[Target]:
-    ours, times = "rollsession-sqlite", data["cost"]["times"]
-    if ours not in times:
-        return []
-    found = []
-    mine = roll_overhead(data, ours)
-    peers = [(cheapest_encrypting_peer(data), 3, "the cheapest peer that encrypts and rolls"), ("beaker-cookie", 8, "")]
-    for peer, part, description in peers:
-        if peer not in times:
-            continue
-        against = ratio(mine, roll_overhead(data, peer))
-        text = against.text()
-        numbers = [counted(data, name, f"roll/roll/{cost.SIZE}", f"bare/read/{cost.SIZE}") for name in (ours, peer)]
-        if numbers[0] and numbers[1]:
-            text += f"; in instructions {numbers[0] / numbers[1]:.2f}"
-        what = f"read + roll, SQLite, over {peer}" + (f" ({description})" if description else "")
-        found.append(Target(what, f"≤ 1/{part} = {1 / part:.3f}", text, against.middle <= 1 / part))
-    found.append(
-        Target(
-            "read + roll with a faster serializer, over the cheapest peer that encrypts and rolls",
-            "≤ 1/5 = 0.200",
-            "no faster serializer is offered",
-            None,
-        )
-    )
-    for what, case, bare, limit in (
-        ("untouched", f"still/untouched/{cost.SIZE}", f"bare/untouched/{cost.SIZE}", 0.3),
-        ("read", f"still/read/{cost.SIZE}", f"bare/read/{cost.SIZE}", 2),
-        ("read + roll", f"roll/roll/{cost.SIZE}", f"bare/read/{cost.SIZE}", 2.5),
-        ("write", f"still/write/{cost.SIZE}", f"bare/write/{cost.SIZE}", 3),
-    ):
-        units = ratio(overhead(data, ours, case, bare), floor(data))
-        text = units.text()
-        number, unit = counted(data, ours, case, bare), instruction_floor(data)
-        if number and unit:
-            text += f"; in instructions {number / unit:.2f}"
-        found.append(Target(f"{what}, SQLite, in units of the floor", f"≤ {limit}", text, units.middle <= limit))
-    facts = data["cost"]["facts"]
-    sizes = facts[ours]["roll_bytes"]
-    smallest, peer = min(
-        (facts[name]["roll_bytes"][str(cost.SIZE)], name)
-        for name, each in contenders().items()
-        if name in facts and not each.stored and str(cost.SIZE) in facts[name]["roll_bytes"]
-    )
-    sent = sorted(set(sizes.values()))
-    found.append(
-        Target(
-            f"bytes of a roll: constant, and at most half of the smallest cookie-only peer's ({peer}: {smallest})",
-            f"≤ {smallest // 2}",
-            ", ".join(map(str, sent)),
-            len(sent) == 1 and sent[0] * 2 <= smallest,
-        )
-    )
-    return found
-
-
-def instruction_floor(data: Data) -> float | None:
-    found = data.get("instructions", {}).get("contenders", {}).get(cost.FLOOR)
-    return found["both"] if found else None
-
-
-def e2e_targets(data: Data) -> list[Target]:
-    found = []
-    for worker, entries in data["e2e"].items():
-        for entry, limit in (
-            ("rollsession-follow, still", 0.95),
-            ("rollsession-sqlite, still", 0.95),
-            ("rollsession-sqlite, roll", 0.85),
-        ):
-            if entry in entries:
-                rates = e2e_ratio(entries[entry])
-                what = f"gunicorn {worker}, {spoken(entry)}: share of the bare throughput"
-                found.append(Target(what, f"≥ {limit}", rates.text(), rates.middle >= limit))
-    return found
-
-
-def e2e_ratio(rounds: Sequence[dict[str, Any]], what: str = "rate") -> Spread:
-    return Spread(tuple(each["entry"][what] / each["bare"][what] for each in rounds))
-
-
-def spoken(entry: str) -> str:
-    name, mode = entry.split(", ")
-    return f"{name}, {'no roll due' if mode == 'still' else 'every response rolls'}"
-
-
-def scale_targets(data: Data) -> list[Target]:
-    found = []
-    for store, name in (("sqlite", "SQLite"), ("follow", "Redis follow"), ("redis", "Redis direct")):
-        facts = data["scale"].get(store, {})
-        if len(facts) > 1:
-            counts = [int(count) for count in facts]
-            lookups = [each["lookup_s"] for each in facts.values()]
-            exponent = slope(counts, lookups)
-            text = f"exponent {exponent:+.3f}; {lookups[0] * 1e6:.2f} → {lookups[-1] * 1e6:.2f} µs"
-            what = f"look-up stays flat, {name}, {counts[0]:,} to {counts[-1]:,} fences"
-            found.append(Target(what, "exponent ≤ 0.15", text, exponent <= 0.15))
-    return found
-
-
-# The text
+from .targets import Target, targets
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -237,7 +37,7 @@ def outcome_text(outcomes: dict[str, int], scenario: str) -> str:
     parts = []
     for outcome, times in outcomes.items():
         if outcome == "-":
-            return "–"
+            return "-"
         text = outcome if holds(scenario, outcome) else f"**{outcome}**"
         parts.append(text if times == runs else f"{text} {times}/{runs}")
     return "; ".join(parts)
@@ -245,26 +45,26 @@ def outcome_text(outcomes: dict[str, int], scenario: str) -> str:
 
 def race_section(data: Data) -> str:
     found = data["race"]
-    short = [name.replace(" resurrection", "").replace(" replay", "").split(" ")[0] + ("w" if writes else "")
-             for name, (_, writes) in SCENARIOS.items()]
-    rows, missing = [], []
+    short = [name.split(" ")[0] + ("w" if writes else "") for name, (_, writes) in SCENARIOS.items()]
+    rows: list[list[str]] = []
+    missing: dict[str, list[str]] = {}
     for each in found["contenders"].values():
         if "missing" in each:
-            missing.append(f"- {each['title']}: {each['missing']}.")
+            missing.setdefault(each["missing"], []).append(each["title"])
         else:
             rows.append([each["title"], *(outcome_text(each["table"][name], name) for name in SCENARIOS)])
     text = f"""## The race table
 
-What becomes of a logout, a login and a write while another request is in flight. Each cell is {found["runs"]} runs, and all
-of them came out as shown unless a count stands beside it. Bold: does not hold. A column with `w` is the variant in which
-the request in flight also writes.
+What becomes of a logout, a login and a write while another request is in flight. Each cell is {found["runs"]} runs, and
+all of them came out as shown unless a count stands beside it. Bold: does not hold. A column with `w` is the variant in
+which the request in flight also writes.
 
 - **S1, S2** resurrection: a request blocks in its handler; logout completes; its response arrives. Logged in again?
   `record back`: the browser is not, but the record on the server is, so that a copied cookie works again.
 - **S3** replay: the cookies copied before the logout are sent after it.
 - **S4** lost login: a request blocks; logout; login as bob; its response arrives. Who is the user?
-- **S5** stale overwrite: a request blocks; another stores `cart`; its response arrives. Is the cart kept? With `w`, both
-  write: without `strict` the last to arrive wins, which is no defect of a session that has no versions.
+- **S5** stale overwrite: a request blocks; another stores `cart`; its response arrives. Is the cart kept? With `w`,
+  both write: without `strict` the last to arrive wins, which is no defect of a session that has no versions.
 - **S6** store interleaving: a logout lands between the session layer's check and its write (here: its answer).
 - **S7** late: a request is answered before the logout, but its response arrives after bob's login.
 - **S8** queued: a request sent before the logout is processed after it, and its response arrives after bob's login.
@@ -274,12 +74,12 @@ the request in flight also writes.
 """
     text += table(["", *short], rows)
     if missing:
-        text += "\nNot driven:\n\n" + "\n".join(missing) + "\n"
+        text += "\nNot driven:\n\n" + "".join(f"- {why}: {'; '.join(titles)}\n" for why, titles in missing.items())
     return text
 
 
 def named(name: str) -> str:
-    each: Contender = contenders()[name]
+    each = contenders()[name]
     return f"**{each.title}**" if each.ours else each.title
 
 
@@ -311,11 +111,11 @@ def cost_section(data: Data) -> str:
     ours = "rollsession-sqlite" if "rollsession-sqlite" in times else next(n for n in names if contenders()[n].ours)
     text = f"""## Cost per request
 
-Microseconds over the bare application (the same application on the same framework, without a session layer), {size} bytes
-of session as JSON, WSGI called directly in one thread, timed by pyperf. {rounds} rounds; in each, every contender has a
-process of its own in which the bare application and the wrapped ones are measured side by side. Shown: the median, and in
-brackets the smallest and largest round. *Untouched*: the application does not look at the session. *Read*: no roll is due.
-*Read + roll*: the response extends the session. *Logout*: a login and its logout, less a login.
+Microseconds over the bare application (the same application on the same framework, without a session layer), {size}
+bytes of session as JSON, WSGI called directly in one thread, timed by pyperf. {rounds} rounds; in each, every contender
+has a process of its own in which the bare application and the wrapped ones are measured side by side. Shown: the
+median, and in brackets the smallest and largest round. *Untouched*: the application does not look at the session.
+*Read*: no roll is due. *Read + roll*: the response extends the session. *Logout*: a login and its logout, less a login.
 
 **The floor** is what no sealed JSON cookie can do without, called bare: stdlib JSON, AES-GCM, base64 of a
 {cost.FLOOR_SIZE}-byte session. Here: open {microseconds(Spread(tuple(base["open"])))}, seal
@@ -325,7 +125,7 @@ brackets the smallest and largest round. *Untouched*: the application does not l
 
 """
     text += table(["µs over bare", *cases, "logout"], rows)
-    text += "\nThe same as ratios to this project with SQLite, and the bytes of `Set-Cookie` per roll and per write:\n\n"
+    text += "\nAs ratios to this project with SQLite and to the floor, and the bytes of `Set-Cookie`:\n\n"
     rows = []
     for name in names:
         against = ratio(roll_overhead(data, name), roll_overhead(data, ours)).text(".1f")
@@ -355,9 +155,9 @@ def instructions_section(data: Data) -> str:
     text = "## Instructions per request\n\n"
     if "missing" in found:
         return text + f"Not counted: {found['missing']}.\n"
-    text += """The figure that does not move with the load of the machine: instructions that callgrind counted, over the bare
-application, in thousands. Redis and the kernel do their part outside of it, so a contender on Redis looks cheaper here
-than it is.
+    text += """The figure that does not move with the load of the machine: instructions that callgrind counted, over the
+bare application, in thousands. Redis and the kernel do their part outside of it, so a contender on Redis looks cheaper
+here than it is.
 
 """
     size = cost.SIZE
@@ -375,17 +175,20 @@ than it is.
         rows.append([named(name), *("" if value is None else f"{value / 1000:.0f}" for value in values)])
     base = found["contenders"][cost.FLOOR]
     text += table(["thousand instructions", *cases], rows)
-    return text + f"\nThe floor: open {base['open'] / 1000:.0f}, seal {base['seal'] / 1000:.0f}, both {base['both'] / 1000:.0f}.\n"
+    parts = ", ".join(f"{part} {base[part] / 1000:.0f}" for part in ("open", "seal", "both"))
+    return f"{text}\nThe floor: {parts}.\n"
 
 
 def e2e_section(data: Data) -> str:
     text = "## End to end\n\n"
     if "missing" in data["e2e"]:
         return text + f"Not measured: {data['e2e']['missing']}.\n"
-    text += """gunicorn with one worker process, on loopback under wrk with 8 connections. Every request is a GET that reads the
-session. Each entry is measured right after the bare application on the same framework, in turns. The load generator, and
-Redis where there is one, share the machine: the server has one core to itself, all others run on the rest. The bare
-application does next to nothing, so these ratios are the worst that a site can see.
+    text += """gunicorn with one worker process, on loopback under wrk with 8 connections. Every request is a GET that
+reads the session. Each entry is measured right after the bare application on the same framework, in turns. The load
+generator, and Redis where there is one, share the machine: the server has one core to itself, all others run on the
+rest. The bare
+application does next to nothing, so these ratios are the worst that a site can see. *By processor time*: what the
+worker used per request, bare over wrapped; on a busy machine it moves less than the throughput.
 
 ![Throughput as a share of the bare application's](benchmarks/e2e.svg)
 
@@ -395,12 +198,13 @@ application does next to nothing, so these ratios are the worst that a site can 
         for entry, rounds in entries.items():
             cells = [spoken(entry) if not entry.startswith("rollsession") else f"**{spoken(entry)}**"]
             cells.append(e2e_ratio(rounds).text())
+            cells.append(e2e_cpu(rounds).text())
             cells.append(Spread(tuple(each["entry"]["rate"] for each in rounds)).text(",.0f"))
             for percentile in ("p50", "p99"):
                 cells.append(Spread(tuple(each["entry"][percentile] for each in rounds)).text(".2f"))
                 cells.append(e2e_ratio(rounds, percentile).text())
             rows.append(cells)
-        head = ["", "share of bare", "requests/s", "p50 ms", "of bare", "p99 ms", "of bare"]
+        head = ["", "share of bare", "by processor time", "requests/s", "p50 ms", "of bare", "p99 ms", "of bare"]
         text += f"**{worker}**\n\n" + table(head, rows) + "\n"
     return text
 
@@ -451,12 +255,13 @@ there (for the follower: until its replica is complete).
                     seconds_text(each["confirm_s"]),
                     seconds_text(each["fence_s"]),
                     bytes_text(each["memory"]),
-                    seconds_text(each["open_s"]) if "fill_s" not in each or store == "sqlite" else "–",
-                    f"{int(count) / each['fill_s']:,.0f}/s" if "fill_s" in each else "–",
+                    seconds_text(each["open_s"]) if "fill_s" not in each or store == "sqlite" else "-",
+                    f"{int(count) / each['fill_s']:,.0f}/s" if "fill_s" in each else "-",
                 ]
             )
         if len(counts) > 1:
-            slopes = [slope(counts, [each[what] for each in facts.values()]) for what in ("lookup_s", "confirm_s", "fence_s")]
+            timed = ("lookup_s", "confirm_s", "fence_s")
+            slopes = [slope(counts, [each[what] for each in facts.values()]) for what in timed]
             rows.append([f"*{STORES[store]}*", "*slope*", *(f"*{value:+.3f}*" for value in slopes), "", "", ""])
     text += table(["", "revoked", "look-up", "confirm", "revoke", "memory", "open", "filled at"], rows)
     text += "\nSlope: the exponent of growth, by least squares over all sizes. 0 is flat, 1 would be proportional.\n"
@@ -488,40 +293,37 @@ there (for the follower: until its replica is complete).
 
 
 def propagation_table(found: dict[str, Any]) -> str:
-    return table(["", "median", "99 %", "longest"], [
-        [name, *(seconds_text(each[what]) for what in ("median", "p99", "max"))] for name, each in found.items()
-    ])
+    columns = ("median", "p99", "max")
+    rows = [[name, *(seconds_text(each[what]) for what in columns)] for name, each in found.items()]
+    return table(["", "median", "99 %", "longest"], rows)
 
 
 def capacity_section(data: Data) -> str:
     results = data["capacity"]
     models = capacity.models(results)
-    visitors = models["visitors"]
+    v = capacity.Visitors()
     text = f"""## A capacity model
 
-On paper, from what each kind of request was measured to cost the Redis server. Assumed: a visitor makes a request every
-{visitors["pause"]:.0f} s and stays for {visitors["visit"] / 60:.0f} minutes; {visitors["writes"]:.0%} of the requests write the session; a roll is due every
-{visitors["renew_after"]:.0f} s; {visitors["leave_by_logout"]:.0%} leave by logging out; records and fences live {visitors["idle"] / 60:.0f} minutes; a worker process serves
-{visitors["worker"]:,.0f} requests a second. Processor time was measured with one client and no pipelining, where Redis wakes up for each command:
-a busy server does better, by the same factor in every row.
+On paper, from what each kind of request was measured to cost the Redis server. Assumed: a visitor makes a request
+every {v.pause:.0f} s and stays for {v.visit / 60:.0f} minutes; {v.writes:.0%} of the requests write the session; a roll
+is due every {v.renew_after:.0f} s; {v.leave_by_logout:.0%} leave by logging out; records and fences live
+{v.idle / 60:.0f} minutes; a worker process serves {v.worker:,.0f} requests a second. Processor time was measured with one client, no
+pipelining, where Redis wakes up for each command: a busy server does better, by the same factor in every row.
 
 Measured, commands per request (those inside scripts included):
 
 """
-    rows = [
-        [
-            named(name),
-            *(f"{facts['operations'][operation]['commands']:.2f}" for operation in capacity.OPERATIONS),
-            f"{facts['session_memory']:.0f} B a session" if name in capacity.PEERS else f"{facts['fence_memory']:.0f} B a fence",
-        ]
-        for name, facts in results.items()
-    ]
+    rows = []
+    for name, facts in results.items():
+        commands = [f"{facts['operations'][operation]['commands']:.2f}" for operation in capacity.OPERATIONS]
+        what = "session" if name in capacity.PEERS else "fence"
+        rows.append([named(name), *commands, f"{facts[f'{what}_memory']:.0f} B a {what}"])
     text += table(["", *capacity.OPERATIONS, "memory"], rows)
     text += "\nThe model:\n\n"
     rows = []
     for rate in capacity.RATES:
         for name in results:
-            each = models["rates"][name][str(rate)]
+            each = models[name][rate]
             rows.append(
                 [
                     f"{rate:,} requests/s",
@@ -530,7 +332,7 @@ Measured, commands per request (those inside scripts included):
                     f"{each['cores']:.2f}",
                     bytes_text(each["bytes"]),
                     bytes_text(each["memory"]),
-                    f"{each['first']}: {each['strain']:.3g} ×",
+                    f"{each['first']}: {each['strain']:.1%}",
                 ]
             )
     head = ["", "", "commands/s", "Redis cores", "bytes/s", "memory", "what breaks first, and how full it is"]
@@ -540,7 +342,7 @@ Measured, commands per request (those inside scripts included):
     for name, facts in results.items():
         check = facts["check"]
         cells = [
-            f"{check[what]['measured'] / check[what]['predicted']:.3f}" if check[what]["predicted"] else "–"
+            f"{check[what]['measured'] / check[what]['predicted']:.3f}" if check[what]["predicted"] else "-"
             for what in ("commands", "bytes", "cpu")
         ]
         rows.append([named(name), *cells])
@@ -554,7 +356,7 @@ def machine_section(machines: dict[str, Any]) -> str:
     lines.append("- packages: " + ", ".join(f"{name} {version}" for name, version in newest["packages"].items()))
     for name, each in machines.items():
         kind = ", quick" if each["quick"] else ""
-        lines.append(f"- {name}: {each['date']}{kind}, commit {each['commit']}, load average before it {each['load'][0]}")
+        lines.append(f"- {name}: {each['date']}{kind}, commit {each['commit']}, load average before {each['load'][0]}")
     return "\n".join(lines) + "\n"
 
 
@@ -564,13 +366,14 @@ def build(data: Data, machines: dict[str, Any]) -> tuple[str, list[Target]]:
     text = """# Benchmarks
 
 Generated by `make bench`; do not edit. `make bench-quick` does the same with fewer runs, into `build/bench/`. The raw
-numbers and the plots (SVG and PNG) are in `benchmarks/` beside this file; the harness is the `benchmarks` package of the
-repository, the peers are the published packages at the versions named, in their usual rolling configuration. Every
+numbers and the plots (SVG and PNG) are in `benchmarks/` beside this file; the harness is the `benchmarks` package of
+the repository, the peers are the published packages at the versions named, in their usual rolling configuration. Every
 comparison is a ratio of what was measured side by side in one run. Absolute times are this machine's and no other's.
 
 """
     text += machine_section(machines) + "\n## Targets\n\n"
-    text += table(["", "to reach", "measured", ""], [(each.what, each.wanted, each.measured, each.verdict) for each in goals])
+    rows = [(each.what, each.wanted, each.measured, each.verdict) for each in goals]
+    text += table(["", "to reach", "measured", ""], rows)
     sections = {
         "race": race_section,
         "cost": cost_section,
@@ -601,6 +404,8 @@ def write(out: Path, raw: Path) -> list[str]:
     data, machines = load(raw)
     if not data:
         return ["Nothing has been measured yet."]
+    from . import plots  # matplotlib is not needed before
+
     text, goals = build(data, machines)
     plots.draw(data, raw)
     (out / "benchmarks.md").write_text(text)

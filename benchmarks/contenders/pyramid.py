@@ -79,9 +79,7 @@ def redis_sessions(lab: Lab) -> Any:
     from pyramid_session_redis import RedisSessionFactory
 
     client = gated_redis(lab)
-    return RedisSessionFactory(
-        "s" * 64, redis_client_callable=lambda request, **options: client, cookie_secure=True
-    )
+    return RedisSessionFactory("s" * 64, redis_client_callable=lambda request, **options: client, cookie_secure=True)
 
 
 class ProfileVisit:

@@ -48,7 +48,7 @@ def build(lab: Lab, store: str, **options: Any) -> Any:
 
 
 def gate_checks(revocations: Any, lab: Lab) -> None:
-    """There is no write of a record to hold: let the store gate hold a request between its last check and its answer."""
+    """There is no write of a record to hold: the store gate holds a request between its last check and its answer."""
     confirm = revocations.confirm
 
     def gated(keys: Sequence[bytes]) -> Sequence[int]:
@@ -82,5 +82,7 @@ CONTENDERS = [
     contender("rollsession-memory-single", "memory, single layout", "memory", timed=False, cookie_layout="single"),
     contender("rollsession-sqlite-single", "SQLite, single layout", "sqlite", timed=False, cookie_layout="single"),
     contender("rollsession-redis-single", "Redis, single layout", "redis", timed=False, cookie_layout="single"),
-    contender("rollsession-follow-single", "Redis, follow=1, single layout", "follow", timed=False, cookie_layout="single"),
+    contender(
+        "rollsession-follow-single", "Redis, follow=1, single layout", "follow", timed=False, cookie_layout="single"
+    ),
 ]

@@ -47,7 +47,8 @@ class Bridge:
         asyncio.run_coroutine_threadsafe(self._application(scope, receive, send), self._loop).result()
         start = messages[0]
         start_response(
-            f"{start['status']} .", [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"]]
+            f"{start['status']} .",
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"]],
         )
         return [message.get("body", b"") for message in messages[1:]]
 

@@ -1,0 +1,71 @@
+"""What the report and the plots reckon from the raw numbers: overheads and ratios, taken within a round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from . import cost
+
+Data = dict[str, Any]  # section -> its results; a section that was not measured is missing
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One value per round: shown as the median, and the smallest and largest."""
+
+    values: tuple[float, ...]
+
+    @property
+    def middle(self) -> float:
+        return median(self.values)
+
+    def text(self, form: str = ".2f", factor: float = 1) -> str:
+        low, middle, high = (format(each * factor, form) for each in (min(self.values), self.middle, max(self.values)))
+        return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def overhead(data: Data, name: str, case: str, bare: str) -> Spread:
+    """Seconds over the bare application, one value per round."""
+    times = data["cost"]["times"][name]
+    return Spread(tuple(with_ - without for with_, without in zip(times[case], times[bare])))
+
+
+def roll_overhead(data: Data, name: str, size: int = cost.SIZE) -> Spread:
+    return overhead(data, name, f"roll/roll/{size}", f"bare/read/{size}")
+
+
+def floor(data: Data) -> Spread:
+    return Spread(tuple(data["cost"]["times"][cost.FLOOR]["both"]))
+
+
+def ratio(one: Spread, other: Spread) -> Spread:
+    """Round by round: what was measured side by side is compared side by side."""
+    return Spread(tuple(a / b for a, b in zip(one.values, other.values)))
+
+
+def counted(data: Data, name: str, case: str, bare: str) -> float | None:
+    """Instructions over the bare application."""
+    found = data.get("instructions", {}).get("contenders", {}).get(name)
+    return found[case] - found[bare] if found and case in found and bare in found else None
+
+
+def instruction_floor(data: Data) -> float | None:
+    found = data.get("instructions", {}).get("contenders", {}).get(cost.FLOOR)
+    return found["both"] if found else None
+
+
+def e2e_ratio(rounds: Sequence[dict[str, Any]], what: str = "rate") -> Spread:
+    return Spread(tuple(each["entry"][what] / each["bare"][what] for each in rounds))
+
+
+def e2e_cpu(rounds: Sequence[dict[str, Any]]) -> Spread:
+    """The share that the worker's processor time per request would allow: what the load of the machine moves least."""
+    return Spread(tuple(each["bare"]["cpu"] / each["entry"]["cpu"] for each in rounds))
+
+
+def spoken(entry: str) -> str:
+    name, mode = entry.split(", ")
+    return f"{name}, {'no roll due' if mode == 'still' else 'every response rolls'}"

@@ -1,0 +1,167 @@
+"""What is to be reached, held against what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import cost
+from .contenders import contenders
+from .figures import (
+    Data,
+    counted,
+    e2e_cpu,
+    e2e_ratio,
+    floor,
+    instruction_floor,
+    overhead,
+    ratio,
+    roll_overhead,
+    spoken,
+)
+from .race import holds
+from .scale import slope
+
+
+@dataclass(frozen=True)
+class Target:
+    what: str
+    wanted: str
+    measured: str
+    reached: bool | None  # None: not measured
+
+    @property
+    def verdict(self) -> str:
+        return {True: "reached", False: "MISSED", None: "not measured"}[self.reached]
+
+
+def targets(data: Data) -> list[Target]:
+    found: list[Target] = []
+    if "race" in data:
+        found.append(race_target(data))
+    if "cost" in data:
+        found += cost_targets(data)
+    if "e2e" in data and "missing" not in data["e2e"]:
+        found += e2e_targets(data)
+    if "capacity" in data:
+        reads = data["capacity"]["rollsession-follow"]["operations"]["read"]["commands"]
+        found.append(Target("Redis commands per read, Redis follow", "0", f"{reads:.3f}", reads < 0.005))
+    if "scale" in data:
+        found += scale_targets(data)
+    return found
+
+
+def race_target(data: Data) -> Target:
+    ours = {
+        name: found
+        for name, found in data["race"]["contenders"].items()
+        if name.startswith("rollsession") and "single" not in name
+    }
+    broken = [
+        f"{name}: {scenario}"
+        for name, found in ours.items()
+        for scenario, outcomes in found.get("table", {"": {}}).items()
+        if not must_hold_everywhere(name, scenario, outcomes)
+    ]
+    measured = "; ".join(broken) or f"{len(ours)} configurations, {data['race']['runs']} of {data['race']['runs']} runs"
+    return Target("S1 to S8 hold, every store, isolated layout", "all", measured, not broken)
+
+
+def must_hold_everywhere(name: str, scenario: str, outcomes: dict[str, int]) -> bool:
+    if not scenario:
+        return False  # could not be driven
+    if scenario == "S5 stale overwrite, write" and "strict" not in name:
+        return True  # two writers without versions: the last one wins, as documented
+    return all(holds(scenario, outcome) for outcome in outcomes)
+
+
+def cheapest_encrypting_peer(data: Data) -> str:
+    names = [
+        name for name, each in contenders().items() if each.encrypts and not each.ours and name in data["cost"]["times"]
+    ]
+    return min(names, key=lambda name: roll_overhead(data, name).middle)
+
+
+def cost_targets(data: Data) -> list[Target]:
+    ours, times = "rollsession-sqlite", data["cost"]["times"]
+    if ours not in times:
+        return []
+    found = []
+    mine = roll_overhead(data, ours)
+    peers = [(cheapest_encrypting_peer(data), 3, "the cheapest peer that encrypts and rolls"), ("beaker-cookie", 8, "")]
+    for peer, part, description in peers:
+        if peer not in times:
+            continue
+        against = ratio(mine, roll_overhead(data, peer))
+        text = against.text()
+        numbers = [counted(data, name, f"roll/roll/{cost.SIZE}", f"bare/read/{cost.SIZE}") for name in (ours, peer)]
+        if numbers[0] and numbers[1]:
+            text += f"; in instructions {numbers[0] / numbers[1]:.2f}"
+        what = f"read + roll, SQLite, over {peer}" + (f" ({description})" if description else "")
+        found.append(Target(what, f"≤ 1/{part} = {1 / part:.3f}", text, against.middle <= 1 / part))
+    found.append(
+        Target(
+            "read + roll with a faster serializer, over the cheapest peer that encrypts and rolls",
+            "≤ 1/5 = 0.200",
+            "no faster serializer is offered",
+            None,
+        )
+    )
+    for what, case, bare, limit in (
+        ("untouched", f"still/untouched/{cost.SIZE}", f"bare/untouched/{cost.SIZE}", 0.3),
+        ("read", f"still/read/{cost.SIZE}", f"bare/read/{cost.SIZE}", 2),
+        ("read + roll", f"roll/roll/{cost.SIZE}", f"bare/read/{cost.SIZE}", 2.5),
+        ("write", f"still/write/{cost.SIZE}", f"bare/write/{cost.SIZE}", 3),
+    ):
+        units = ratio(overhead(data, ours, case, bare), floor(data))
+        text = units.text()
+        number, unit = counted(data, ours, case, bare), instruction_floor(data)
+        if number and unit:
+            text += f"; in instructions {number / unit:.2f}"
+        found.append(Target(f"{what}, SQLite, in units of the floor", f"≤ {limit}", text, units.middle <= limit))
+    facts = data["cost"]["facts"]
+    sizes = facts[ours]["roll_bytes"]
+    smallest, peer = min(
+        (facts[name]["roll_bytes"][str(cost.SIZE)], name)
+        for name, each in contenders().items()
+        if name in facts and not each.stored and str(cost.SIZE) in facts[name]["roll_bytes"]
+    )
+    sent = sorted(set(sizes.values()))
+    found.append(
+        Target(
+            f"bytes of a roll: constant, and at most half of the smallest cookie-only peer's ({peer}: {smallest})",
+            f"≤ {smallest // 2}",
+            ", ".join(map(str, sent)),
+            len(sent) == 1 and sent[0] * 2 <= smallest,
+        )
+    )
+    return found
+
+
+def e2e_targets(data: Data) -> list[Target]:
+    found = []
+    for worker, entries in data["e2e"].items():
+        for entry, limit in (
+            ("rollsession-follow, still", 0.95),
+            ("rollsession-sqlite, still", 0.95),
+            ("rollsession-sqlite, roll", 0.85),
+        ):
+            if entry in entries:
+                rates = e2e_ratio(entries[entry])
+                what = f"gunicorn {worker}, {spoken(entry)}: share of the bare throughput"
+                text = f"{rates.text()}; by processor time {e2e_cpu(entries[entry]).text()}"
+                found.append(Target(what, f"≥ {limit}", text, rates.middle >= limit))
+    return found
+
+
+def scale_targets(data: Data) -> list[Target]:
+    found = []
+    for store, name in (("sqlite", "SQLite"), ("follow", "Redis follow"), ("redis", "Redis direct")):
+        facts = data["scale"].get(store, {})
+        if len(facts) > 1:
+            counts = [int(count) for count in facts]
+            lookups = [each["lookup_s"] for each in facts.values()]
+            exponent = slope(counts, lookups)
+            text = f"exponent {exponent:+.3f}; {lookups[0] * 1e6:.2f} → {lookups[-1] * 1e6:.2f} µs"
+            what = f"look-up stays flat, {name}, {counts[0]:,} to {counts[-1]:,} fences"
+            found.append(Target(what, "exponent ≤ 0.15", text, exponent <= 0.15))
+    return found

@@ -1,0 +1,190 @@
+"""The benchmark harness's own logic: it tells a session that holds from one that does not, and reckons right."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.cookies import SimpleCookie
+from typing import Any
+
+import pytest
+
+from benchmarks import capacity, e2e, figures, race, scale, targets
+from benchmarks.browser import Browser, Flight, Response, WSGIServer, parse_set_cookie
+from benchmarks.contenders import Contender, contenders
+from benchmarks.tiny import BareVisit, Gates, Lab, act, plain_app
+
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("a=1", ("a", "1", False)),
+        ("a=1; Path=/; Max-Age=60", ("a", "1", False)),
+        ("a=; Max-Age=0", ("a", "", True)),
+        ("a=1; Max-Age=-1; Expires=Tue, 19 Jan 2038 03:14:07 GMT", ("a", "1", True)),
+        ("a=1; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT", ("a", "1", False)),
+        ("a=1; expires=Thu, 01-Jan-1970 00:00:00 GMT", ("a", "1", True)),
+        ("a=1; Expires=Tue, 19 Jan 2038 03:14:07 GMT", ("a", "1", False)),
+        ("__Host-a=b=c==; Secure", ("__Host-a", "b=c==", False)),
+    ],
+)
+def test_set_cookie_is_read_as_browsers_read_it(header: str, expected: tuple[str, str, bool]) -> None:
+    """Max-Age goes before Expires, and what is not in the future deletes."""
+    assert parse_set_cookie(header, NOW) == expected
+
+
+def test_the_browser_applies_cookies_in_order_of_arrival() -> None:
+    """A later Set-Cookie wins over an earlier one, and a deletion removes the cookie."""
+    browser = Browser(WSGIServer(plain_app(lambda environ: BareVisit(), Gates()), Gates()))
+    browser.receive(Response(200, ("a=1", "b=2"), b""))
+    browser.receive(Response(200, ("a=3", "b=; Max-Age=0"), b""))
+    assert browser.jar == {"a": "3"}
+
+
+def test_an_armed_gate_holds_exactly_one_request() -> None:
+    """The first to come waits until it is released; everybody after it passes."""
+    gates = Gates()
+    gates.arm("handler")
+    first = threading.Thread(target=gates.enter, args=("handler",))
+    first.start()
+    assert gates.entered("handler", 10)
+    gates.enter("handler")  # does not wait
+    assert first.is_alive()
+    gates.release("handler")
+    first.join(10)
+    assert not first.is_alive()
+
+
+def test_a_gate_that_nobody_reached_lets_everybody_pass_once_released() -> None:
+    """A scenario whose request never writes leaves no trap behind."""
+    gates = Gates()
+    gates.arm("store")
+    gates.release("store")
+    gates.enter("store")
+
+
+class NaiveVisit:
+    """A session that is the cookie, sent again with every response: what the whole project is about."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        cookie = SimpleCookie(environ.get("HTTP_COOKIE", ""))
+        self.had = "s" in cookie
+        self.session: dict[str, Any] = json.loads(bytes.fromhex(cookie["s"].value)) if self.had else {}
+
+    def renew(self, user: str) -> None:
+        self.session.clear()
+
+    def end(self) -> None:
+        self.session.clear()
+
+    def set_cookie(self) -> str:
+        return f"s={json.dumps(self.session).encode().hex()}" if self.session else "s=; Max-Age=0"
+
+
+def naive(lab: Lab) -> Any:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        visit = NaiveVisit(environ)
+        body = act(environ["PATH_INFO"], environ["QUERY_STRING"], visit, lab.gates)
+        start_response("200 OK", [("Set-Cookie", visit.set_cookie())] if visit.session or visit.had else [])
+        return [body]
+
+    return application
+
+
+def played(contender: Contender, monkeypatch: pytest.MonkeyPatch, runs: int = 2) -> dict[str, dict[str, int]]:
+    monkeypatch.setattr(race, "AGE", 0)
+    with contender.open(Lab(gated=True)) as server:
+        return race.run(server, contender, runs)
+
+
+def test_the_race_table_shows_what_a_re_sent_cookie_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row fails for a session that is its cookie, so the harness can fail."""
+    table = played(Contender("naive", "naive", "", naive), monkeypatch)
+    assert {name: list(outcomes) for name, outcomes in table.items()} == {
+        "S1 resurrection, read": ["resurrected"],
+        "S2 resurrection, write": ["resurrected"],
+        "S3 replay": ["accepted"],
+        "S4 lost login, read": ["old user"],
+        "S4 lost login, write": ["old user"],
+        "S5 stale overwrite, read": ["lost"],
+        "S5 stale overwrite, write": ["lost"],
+        "S6 store interleaving, read": ["-"],
+        "S6 store interleaving, write": ["-"],
+        "S7 late, read": ["old user"],
+        "S7 late, write": ["old user"],
+        "S8 queued, read": ["old user"],
+        "S8 queued, write": ["old user"],
+    }
+    assert all(sum(outcomes.values()) == 2 for outcomes in table.values())
+
+
+def test_the_race_table_holds_for_this_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row that the report counts holds in the isolated layout."""
+    table = played(contenders()["rollsession-memory"], monkeypatch)
+    for scenario, outcomes in table.items():
+        assert targets.must_hold_everywhere("rollsession-memory", scenario, outcomes), (scenario, outcomes)
+
+
+def test_a_failing_request_in_flight_is_an_error_of_the_run() -> None:
+    """What the application raises reaches whoever waits for the response, and is no outcome."""
+
+    def broken(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Flight(Browser(WSGIServer(broken, Gates())), "/read").land()
+
+
+def test_every_contender_has_a_name_of_its_own() -> None:
+    """The registry imports none of the peers' packages, and loses no contender to a name used twice."""
+    assert len(contenders()) >= 30
+    assert {"rollsession-sqlite", "pyramid-nacl", "beaker-cookie", "nextjs-store-update"} <= contenders().keys()
+
+
+def test_wrk_reports_are_read_whatever_their_units() -> None:
+    """Rates and latencies come out in requests per second and milliseconds."""
+    text = (
+        "  Latency Distribution\n     50%  612.00us\n     75%    1.10ms\n     90%    1.20ms\n     99%    1.50s\n"
+        "  5000 requests in 2.00s, 1MB read\nRequests/sec:   2500.50\n"
+    )
+    assert e2e.parsed(text) == {"rate": 2500.5, "requests": 5000.0, "p50": pytest.approx(0.612), "p99": 1500.0}
+
+
+def test_a_wrk_run_with_error_answers_is_void() -> None:
+    """Errors are fast, and must not count as throughput."""
+    with pytest.raises(RuntimeError):
+        e2e.parsed("Requests/sec: 9999.0\n  Non-2xx or 3xx responses: 12\n")
+
+
+@pytest.mark.parametrize(("values", "expected"), [([5, 5, 5], 0.0), ([1, 10, 100], 1.0), ([1, 100, 10_000], 2.0)])
+def test_the_slope_is_the_exponent_of_growth(values: list[float], expected: float) -> None:
+    """0 for what stays flat, 1 for what grows in proportion."""
+    assert scale.slope([10, 100, 1000], values) == pytest.approx(expected)
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    """A round on a busy machine weighs no more than another one."""
+    found = figures.ratio(figures.Spread((1.0, 10.0)), figures.Spread((2.0, 20.0)))
+    assert found.values == (0.5, 0.5)
+    assert found.text() == "0.50"
+    assert figures.Spread((1.0, 3.0, 2.0)).text(".0f") == "2 (1 to 3)"
+
+
+def test_the_model_is_linear_and_names_what_breaks_first() -> None:
+    """Ten times the requests are ten times the commands; the fullest resource is named."""
+    assert sum(capacity.Visitors().mix().values()) == pytest.approx(1)
+    costs = {"commands": 2.0, "bytes": 100.0, "cpu": 1e-5, "out": 0.0, "memory": 0.0}
+    facts = {
+        "operations": dict.fromkeys(capacity.OPERATIONS, costs),
+        "session_memory": 400.0,
+        "fence_memory": 0.0,
+        "stores_sessions": True,
+    }
+    small, large = capacity.model(facts, 1_000), capacity.model(facts, 10_000)
+    assert small["commands"] == pytest.approx(2_000)
+    assert large["commands"] == pytest.approx(10 * small["commands"])
+    assert large["memory"] == pytest.approx(10 * small["memory"])
+    assert "core" in small["first"]
+    assert small["strain"] == pytest.approx(0.01)
