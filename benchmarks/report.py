@@ -304,11 +304,12 @@ def capacity_section(data: Data) -> str:
     v = capacity.Visitors()
     text = f"""## A capacity model
 
-On paper, from what each kind of request was measured to cost the Redis server. Assumed: a visitor makes a request
-every {v.pause:.0f} s and stays for {v.visit / 60:.0f} minutes; {v.writes:.0%} of the requests write the session; a roll
-is due every {v.renew_after:.0f} s; {v.leave_by_logout:.0%} leave by logging out; records and fences live
-{v.idle / 60:.0f} minutes; a worker process serves {v.worker:,.0f} requests a second. Processor time was measured with one client, no
-pipelining, where Redis wakes up for each command: a busy server does better, by the same factor in every row.
+On paper, from what each kind of request was measured to cost the Redis server. Assumed: a visitor makes a request every
+{v.pause:.0f} s and stays for {v.visit / 60:.0f} minutes; {v.writes:.0%} of the requests write the session;
+a roll is due every {v.renew_after:.0f} s; {v.leave_by_logout:.0%} leave by logging out;
+records and fences live {v.idle / 60:.0f} minutes; a worker process serves {v.worker:,.0f} requests a second.
+Processor time was measured with one client and no pipelining, where Redis wakes up for each command: a busy server does
+better, by the same factor in every row.
 
 Measured, commands per request (those inside scripts included):
 
