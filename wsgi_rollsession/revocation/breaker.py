@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import StoreUnavailable
+from .forks import ForkSafeLock
 
 log = logging.getLogger("wsgi_rollsession")
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Breaker:
     def __init__(self, name: str, pause: float = 1.0) -> None:
         self._name = name
         self._pause = pause
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self._down_since = 0.0  # 0: up
         self._retry_at = 0.0
 

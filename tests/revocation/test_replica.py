@@ -1,0 +1,210 @@
+"""The replica in the process: a map that merges by maximum and forgets by generation, however large it is."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsgi_rollsession.revocation import replica as module
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
+from wsgi_rollsession.revocation.replica import GENERATIONS, RECENT, Replica
+from wsgi_rollsession.testing import in_fork
+
+HOUR_MS = 3_600_000
+GENERATION_MS = HOUR_MS // GENERATIONS
+
+
+def key(n: int) -> bytes:
+    """A key that is as evenly spread as the real ones, which are hashes."""
+    return random.Random(n + 1_000_000).randbytes(16)
+
+
+def test_an_empty_replica() -> None:
+    """Nothing is in it, and it answers 0."""
+    replica = Replica(HOUR_MS)
+    assert replica.numbers([key(1), EVERYTHING]) == [0, 0]
+    assert replica.numbers(()) == []
+    assert len(replica) == 0
+
+
+@pytest.mark.parametrize("count", [10, RECENT - 1, RECENT + 1, 3 * RECENT + 5])
+def test_all_are_found_at_any_size(count: int) -> None:
+    """Each key has its own number, and others have none, on either side of the limit of the dictionary."""
+    replica = Replica(HOUR_MS)
+    replica.load((key(n), n + 1, 1 + n * HOUR_MS // count) for n in range(count))
+    assert replica.numbers([key(n) for n in range(count)]) == [*range(1, count + 1)]
+    assert replica.numbers([key(-n - 1) for n in range(1000)]) == [0] * 1000
+    assert len(replica) == count
+
+
+def test_merge_is_max_at_any_size() -> None:
+    """A key that was raised again has the larger number, wherever its older one is."""
+    replica = Replica(HOUR_MS)
+    count = RECENT + 10
+    for numbers in (range(count), range(count, 0, -1)):
+        replica.load((key(n), number, HOUR_MS) for n, number in enumerate(numbers))
+    expected = [max(n, count - n) for n in range(count)]
+    assert replica.numbers([key(n) for n in range(count)]) == expected
+    replica.add(key(5), 1, HOUR_MS)
+    assert replica.numbers([key(5)]) == expected[5:6]
+    replica.add(key(5), ENDED, HOUR_MS)
+    assert replica.numbers([key(5)]) == [ENDED]
+
+
+def test_keys_of_one_bucket_and_misaligned_matches() -> None:
+    """A record is found by its whole and not by bytes that straddle two of them."""
+    replica = Replica(HOUR_MS)
+    # The suffixes and numbers are made of the same bytes, so that a search finds many matches off the boundary.
+    keys = [b"\0\0" + bytes(n >> bit & 1 for bit in range(6)) + bytes(8) for n in range(64)]
+    replica.load((one, 0x01000100 + n, HOUR_MS) for n, one in enumerate(keys))
+    replica.load((key(n), 1, HOUR_MS) for n in range(RECENT))
+    assert replica.numbers(keys) == [0x01000100 + n for n in range(64)]
+    assert replica.numbers([b"\0\0" + b"\2" * 6 + bytes(8)]) == [0]
+
+
+def test_everything_never_leaves() -> None:
+    """``EVERYTHING`` stays whatever expires, and whatever its expiry was said to be."""
+    replica = Replica(HOUR_MS)
+    replica.add(EVERYTHING, 17, 1)
+    replica.load((key(n), 1, HOUR_MS) for n in range(RECENT + 10))
+    replica.purge(10 * HOUR_MS)
+    assert replica.numbers([EVERYTHING, key(0)]) == [17, 0]
+    assert len(replica) == 1
+
+
+@pytest.mark.parametrize("count", [800, RECENT * 4])
+def test_generations_leave(count: int) -> None:
+    """What has expired leaves within a generation of its expiry, and never before it."""
+    replica = Replica(HOUR_MS)
+    start = 1_000 * HOUR_MS
+    expiry = [start + n * 2 * HOUR_MS // count for n in range(count)]
+    replica.load((key(n), n + 1, expiry[n]) for n in range(count))
+    for now in range(start, start + 3 * HOUR_MS, GENERATION_MS):
+        replica.purge(now)
+        alive = [n for n in range(count) if expiry[n] >= now]
+        assert replica.numbers([key(n) for n in alive]) == [n + 1 for n in alive]
+        kept = sum(one >= now - GENERATION_MS for one in expiry)
+        # and what is moved at once from the dictionary into the table shares a generation
+        assert len(replica) <= kept + GENERATION_MS * count / (2 * HOUR_MS) + 1
+    assert len(replica) == 0
+
+
+def test_a_raised_key_lives_as_long_as_its_last_raise() -> None:
+    """A key that is raised again keeps its number until the later expiry."""
+    for filling in (0, RECENT + 10):
+        replica = Replica(HOUR_MS)
+        replica.add(key(-1), 5, HOUR_MS)
+        replica.load((key(n), 1, HOUR_MS) for n in range(filling))
+        replica.add(key(-1), 3, 3 * HOUR_MS)
+        replica.load((key(n), 1, 3 * HOUR_MS) for n in range(filling, 2 * filling))
+        replica.purge(2 * HOUR_MS)
+        assert replica.numbers([key(-1)]) == [5]
+
+
+def test_the_table_goes_when_it_is_empty() -> None:
+    """After a burst the replica is a dictionary again, as fast and as small as before."""
+    replica = Replica(HOUR_MS)
+    replica.load((key(n), 1, HOUR_MS) for n in range(RECENT + 10))
+    assert replica._state[1] is not None
+    replica.purge(2 * HOUR_MS)
+    assert replica._state[1] is None
+    replica.add(key(1), 2, 3 * HOUR_MS)
+    assert replica.numbers([key(1)]) == [2]
+
+
+def test_a_clock_that_goes_back_does_not_stop_the_purge() -> None:
+    """Entries still leave after the clock was far ahead for a while."""
+    replica = Replica(HOUR_MS)
+    replica.purge(1000 * HOUR_MS)
+    replica.add(key(1), 1, 2 * HOUR_MS)
+    replica.purge(3 * HOUR_MS)
+    assert len(replica) == 0
+
+
+def test_clear() -> None:
+    """Nothing is left, not even ``EVERYTHING``."""
+    replica = Replica(HOUR_MS)
+    replica.load((key(n), 1, HOUR_MS) for n in range(RECENT + 10))
+    replica.add(EVERYTHING, 1, HOUR_MS)
+    replica.clear()
+    assert replica.numbers([key(1), EVERYTHING]) == [0, 0]
+    assert len(replica) == 0
+
+
+rows = st.lists(st.tuples(st.integers(0, 30), st.integers(0, ENDED), st.integers(1, 20)), max_size=60)
+
+
+@given(rows, st.integers(1, 25))
+def test_it_behaves_like_a_dictionary(rows: list[tuple[int, int, int]], now: int) -> None:
+    """In any order of raises, each key has its maximum until its last expiry; then it may be gone, wholly."""
+    limits = module.RECENT, module._BUCKETS
+    module.RECENT, module._BUCKETS = 5, 1  # so that a few rows fill the table, and it is made quickly
+    try:
+        replica = Replica(8)
+        model: dict[bytes, tuple[int, int]] = {}
+        for n, number, expires in rows:
+            one = bytes([0, 0, n % 3, n, 0, 0, n % 2, n]) * 2
+            replica.add(one, number, expires)
+            held = model.get(one, (0, 0))
+            model[one] = max(held[0], number), max(held[1], expires)
+        assert replica.numbers(list(model)) == [number for number, _ in model.values()]
+        replica.purge(now)
+        for one, (number, expires) in model.items():
+            assert replica.numbers([one])[0] in ([number] if expires >= now else range(number + 1))
+    finally:
+        module.RECENT, module._BUCKETS = limits
+
+
+def test_readers_never_miss_what_was_there() -> None:
+    """While entries are added, moved to the table and purged, a look-up always finds those that must be there."""
+    replica = Replica(HOUR_MS)
+    stop, failures = threading.Event(), []
+    pinned = [key(-n - 1) for n in range(3)]
+    replica.load((one, 7, 100 * HOUR_MS) for one in pinned)
+
+    def read() -> None:
+        while not stop.is_set():
+            if (found := replica.numbers(pinned)) != [7, 7, 7]:
+                failures.append(found)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        limit, module.RECENT = module.RECENT, 500
+        for hour in range(1, 6):
+            replica.load((key(hour * 10_000 + n), 1, hour * HOUR_MS + n * 300) for n in range(3_000))
+            replica.purge((hour - 1) * HOUR_MS + HOUR_MS // 2)
+    finally:
+        module.RECENT = limit
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+def test_a_fork_in_the_middle_of_a_load() -> None:
+    """A child can write at once, although another thread of its parent was writing when it was forked."""
+    replica = Replica(HOUR_MS)
+    stop = threading.Event()
+
+    def write() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            replica.load((key(n % 50), n, HOUR_MS) for _ in range(50))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(10):
+            in_fork(lambda: replica.add(key(99), 1, HOUR_MS))
+            time.sleep(0.001)
+    finally:
+        stop.set()
+        thread.join()
