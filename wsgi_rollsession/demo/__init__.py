@@ -40,8 +40,9 @@ def run(*, once: bool, port: int | None, insecure_http: bool = False) -> int:
         except (OSError, http.client.HTTPException) as error:
             once, good, verdict = True, False, _red(f"verdict: FAILED: {error}")
         if not once:
-            print(f"\n{verdict}\n\nClick through it yourself:  {_bold(f'http://localhost:{actual}/')}  (Ctrl-C stops)")
             try:
+                address = _bold(f"http://localhost:{actual}/")
+                print(f"\n{verdict}\n\nClick through it yourself:  {address}  (Ctrl-C stops)", flush=True)
                 signal.pause()
             except KeyboardInterrupt:
                 print()
