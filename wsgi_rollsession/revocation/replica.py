@@ -60,14 +60,18 @@ class Replica:
     def load(self, rows: Iterable[tuple[bytes, int, int]]) -> None:
         """``add`` many rows of (key, number, expires_ms). Rows in order of expiry are dropped most promptly."""
         with self._lock:
+            (recent, table), expires = self._state, self._expires
             for key, number, expires_ms in rows:
-                recent, table = self._state
-                held = recent.get(key) or (table.number(key) if table is not None else 0)
-                # In this order: who finds the key in ``recent`` finds its expiry too.
-                self._expires[key] = max(expires_ms, self._expires.get(key, 0))
-                recent[key] = max(number, held)
+                held = recent.get(key)
+                if held is None:
+                    held = 0 if table is None else table.number(key)
+                    expires[key] = expires_ms
+                elif expires_ms > expires[key]:
+                    expires[key] = expires_ms
+                recent[key] = number if number > held else held
                 if len(recent) > RECENT:
                     self._move()
+                    (recent, table), expires = self._state, self._expires
 
     def purge(self, now_ms: int) -> None:
         """Drop what expired before *now_ms* (Unix milliseconds). Costs nothing if called again within a generation."""
@@ -129,16 +133,20 @@ class _Table:
         return _number(bucket, at + 6)[0] if at >= 0 else 0
 
     def extend(self, keys: list[bytes], numbers: dict[bytes, int], expires: dict[bytes, int], step_ms: int) -> None:
-        buckets = self.buckets
+        """Append *keys*, which are in order of expiry. A generation is *step_ms* long."""
+        buckets, last = self.buckets, self._last
         for key in keys:
-            if expires[key] - self._begun > step_ms:
-                if self._last:
+            expiry = expires[key]
+            if expiry - self._begun > step_ms:
+                if last:
                     ends = array("I", ((cut + len(b)) & 0xFFFF_FFFF for cut, b in zip(self._cut, buckets)))
-                    self._ended.append((self._last, ends))
-                self._begun = expires[key]
+                    self._ended.append((last, ends))
+                self._begun = expiry
+            if expiry > last:
+                last = expiry
             index, suffix = _split(key)
             buckets[index] += _join(suffix, numbers[key])
-            self._last = max(self._last, expires[key])
+        self._last = last
 
     def purge(self, now_ms: int) -> bool:
         """Cut off the generations that expired before *now_ms*. True if nothing is left."""
