@@ -12,7 +12,7 @@ import pytest
 
 from wsgi_rollsession import RollSession, Session, SessionConflict, generate_key
 from wsgi_rollsession.keys import KeyRing
-from wsgi_rollsession.revocation.fence import session_key, tag_key
+from wsgi_rollsession.revocation.fence import ENDED, session_key, tag_key
 from wsgi_rollsession.seal import seal_lease
 from wsgi_rollsession.token import Lease
 
@@ -279,6 +279,39 @@ def test_what_was_not_sealed_here_is_not_deleted(clock: Clock, value: str) -> No
     assert (answer.result, answer.set_cookies) == (None, [])
 
 
+def bad_cookies() -> dict[str, str]:
+    """Cookie headers that a browser with a session could never have got from us, by what is wrong with them."""
+    clock = Clock()
+    name, _, value = logged_in(clock).header().partition("=")
+    other_key = logged_in(clock, keys=generate_key()).header()
+    return {
+        "garbage": f"{name}=garbage",
+        "truncated": f"{name}={value[:-64]}",
+        "tampered": f"{name}={value[:100]}{'B' if value[100] != 'B' else 'C'}{value[101:]}",
+        "another key": other_key,
+        "another name": f"{name[:-1]}{'B' if name[-1] != 'B' else 'C'}={value}",
+        "session as lease": f"{name}-lease={value}",
+        "oversized": f"{name}={value}{'A' * 64 * 100}",
+        "not ASCII": f"{name}={value[:100]}\xe9{value[101:]}",
+        "a name that is not ASCII": f"{name[:-1]}\xe9={value}",
+        "escaped": f"{name}={value[:100]}%41{value[103:]}",
+        "many": "; ".join(f"{name[:-3]}{number:03}={value}" for number in range(100)),
+    }
+
+
+BAD = bad_cookies()
+
+
+@pytest.mark.parametrize("what", BAD)
+@pytest.mark.parametrize("handler", [untouched, who, logout, put("a", 1), login("alice")])
+def test_bad_cookies(clock: Clock, what: str, handler: Any) -> None:
+    """Garbage, truncated, tampered, wrong-key, wrong-name, oversized, non-ASCII: an empty session, and no error."""
+    application = wrap(clock, amnesia="accept")
+    answer = call(application, lambda s: (dict(s), s.is_new, handler(s)), BAD[what])
+    assert answer.result[:2] == ({}, True)
+    assert call(application, handler, BAD[what]).status == "200 OK"
+
+
 # Several sessions at once
 
 
@@ -428,6 +461,32 @@ def test_logout_after_the_idle_timeout(clock: Clock) -> None:
     assert browser.do(who) is None
 
 
+def test_saved_and_logged_out_in_one_request(clock: Clock) -> None:
+    """A session that was saved and then ended in one request is not sent, and what was sealed is dead."""
+    browser = open_browser(clock)
+
+    def handler(session: Session) -> str:
+        session["a"] = 1
+        session.save()
+        saved = session.id
+        session.invalidate()
+        return saved
+
+    answer = browser.call(handler)
+    assert not answer.set_cookies
+    store = browser.application.revocations  # type: ignore[attr-defined]
+    assert list(store.confirm([session_key(bytes.fromhex(answer.result))])) == [ENDED]
+
+
+def test_logged_out_and_in_again_in_the_single_layout(clock: Clock) -> None:
+    """In the single layout a session that takes another's place is sent under its name, which is not deleted too."""
+    for handler in (lambda s: (s.invalidate(), s.update(user="bob")), login("bob")):
+        browser = logged_in(clock, cookie_layout="single")
+        answer = browser.receive(browser.call(handler))
+        assert len(answer.set_cookies) == 1
+        assert browser.do(who) == "bob"
+
+
 # Versions
 
 
@@ -471,6 +530,30 @@ def test_strict_drops_the_second_write(clock: Clock, caplog: pytest.LogCaptureFi
     assert ["a write was dropped" in each.message for each in caplog.records if each.levelno >= logging.WARNING] == [
         True
     ]
+
+
+def test_strict_is_atomic(clock: Clock) -> None:
+    """With ``strict``, a write that lands between another's check and its confirmation wins; the other is refused."""
+    browser = logged_in(clock, strict=True)
+    store = browser.application.revocations  # type: ignore[attr-defined]
+    confirm, armed = store.confirm, [True]
+
+    def confirm_then_write(keys: Any) -> Any:
+        numbers = confirm(keys)
+        if armed:
+            armed.clear()
+            browser.do(put("n", 1))
+        return numbers
+
+    def second(session: Session) -> None:
+        session["n"] = 2
+        with pytest.raises(SessionConflict, match="another request wrote"):
+            session.save()
+
+    store.confirm = confirm_then_write
+    answer = browser.receive(browser.call(second))
+    assert not answer.set_cookies
+    assert browser.do(get("n")) == 1
 
 
 def test_strict_writes_several_times_in_one_request(clock: Clock) -> None:

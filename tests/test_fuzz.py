@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -87,7 +86,7 @@ def stage() -> Stage:
 
 
 @pytest.fixture
-def counted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+def counted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """Counts how often a session or a lease is tried to be opened: the part of the work that costs."""
 
     def count(function: Any) -> Any:
@@ -99,7 +98,7 @@ def counted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
     monkeypatch.setattr(exchange, "open_session", count(exchange.open_session))
     monkeypatch.setattr(exchange, "open_lease", count(exchange.open_lease))
-    yield stage
+    return stage
 
 
 # A cookie is made by choosing a name, a value, and what happens to it; a header by joining some. One number makes
@@ -206,7 +205,8 @@ def check_responses(stage: Stage, numbers: list[int], action: str) -> None:
     answer = call(stage.application, handlers[action], made(stage, numbers))
     for each in answer.set_cookies:
         assert re.fullmatch(
-            r"__Host-session-[A-Za-z0-9_-]{8}(-lease)?=[A-Za-z0-9_-]*; Max-Age=\d+; Path=/; secure; HttpOnly; SameSite=Lax",
+            r"__Host-session-[A-Za-z0-9_-]{8}(-lease)?=[A-Za-z0-9_-]*; Max-Age=\d+"
+            r"; Path=/; secure; HttpOnly; SameSite=Lax",
             each,
         ), "whatever was sent in, only cookies of ours go out"
     assert len({each.partition("=")[0] for each in answer.set_cookies}) == len(answer.set_cookies)

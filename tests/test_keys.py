@@ -64,7 +64,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "message"), [(keys, message) for _, keys, message in REFUSED])
+@pytest.mark.parametrize(("keys", "message"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
 def test_refused(keys: Any, message: str) -> None:
     """Short, malformed, guessable or duplicate keys are refused, by their position and not by their value."""
     with pytest.raises(ConfigurationError, match=f"^keys: requires .*{message}") as caught:

@@ -39,9 +39,8 @@ def room(application: RollSession, tags: int = 0) -> int:
         session["k"] = ""
 
     (cookie,) = call(application, little, "").set_cookies
-    name, _, rest = cookie.partition("=")
-    value, _, attributes = rest.partition(";")
-    characters = LIMIT - len(name) - 1 - len(attributes) - 1
+    _, value = cookie[: cookie.index(";")].split("=")
+    characters = LIMIT - (len(cookie) - len(value))
     blocks = (characters * 3 // 4 - 51) // 48
     return blocks * 48 - 46 - 16 * tags
 

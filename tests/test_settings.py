@@ -95,7 +95,10 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("option", "text", "value"), TEXTS)
+# The ids name no key: keys are made anew in every process that collects tests.
+@pytest.mark.parametrize(
+    ("option", "text", "value"), TEXTS, ids=[f"{option}-{n}" for n, (option, _, _) in enumerate(TEXTS)]
+)
 def test_text_form(option: str, text: Any, value: Any) -> None:
     """Every option can be given as text, as an ini file has it, and means the same as its value."""
     assert getattr(settings(**{option: text}), option) == value
