@@ -43,7 +43,8 @@ class Owner(Protocol):
 class Session(MutableMapping[str, Any]):
     """A mapping from strings to JSON values. Nested changes are noticed; tuples come back as lists.
 
-    Every method that changes something raises ``SessionCommitted`` once the response headers were sent.
+    Every method that changes something raises ``SessionCommitted`` once the response headers were sent; except
+    ``invalidate()``, which can end the session even then, and only cannot delete its cookies.
     """
 
     # Class attributes are the initial values: most requests leave most of them as they are.
