@@ -62,6 +62,11 @@ def chosen(effort: Effort) -> list[Contender]:
     return [each for each in contenders().values() if each.timed and (not effort.only or each.name in effort.only)]
 
 
+def counted(effort: Effort) -> list[str]:
+    """Without the follower: its thread works by the clock and not by the request, so the difference would mean nothing."""
+    return [each for each in effort.counted or [each.name for each in chosen(effort)] if each != "rollsession-follow"]
+
+
 def race_table(effort: Effort, step: Step) -> dict[str, Any]:
     """Every contender in a process of its own, several at once: nothing here depends on time."""
     results: dict[str, Any] = {}
@@ -108,7 +113,7 @@ def instruction_counts(effort: Effort, step: Step) -> dict[str, Any]:
     why = instructions.missing()
     if why is not None:
         return {"missing": why}
-    names = [cost.FLOOR, *(effort.counted or [each.name for each in chosen(effort)])]
+    names = [cost.FLOOR, *counted(effort)]
     with redis_server() as url, ThreadPoolExecutor(2) as pool:
         running = {pool.submit(instructions.measure, name, url): name for name in names}
         counted = {}
@@ -141,7 +146,7 @@ def capacities(effort: Effort, step: Step) -> dict[str, Any]:
 #: Section -> (how it is measured, how many steps that has).
 SECTIONS: dict[str, tuple[Callable[[Effort, Step], dict[str, Any]], Callable[[Effort], int]]] = {
     "race": (race_table, lambda effort: len(contenders())),
-    "instructions": (instruction_counts, lambda effort: 1 + len(effort.counted or chosen(effort))),
+    "instructions": (instruction_counts, lambda effort: 1 + len(counted(effort))),
     "cost": (costs, lambda effort: effort.rounds * (1 + len(chosen(effort)))),
     "e2e": (end_to_end, lambda effort: 2 * effort.e2e_rounds * len(e2e.OURS if effort.only else e2e.OURS + e2e.PEERS)),
     "scale": (scales, lambda effort: len(scale.STORES) * len(effort.counts)),

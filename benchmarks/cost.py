@@ -8,6 +8,7 @@ Run by itself for one contender: ``python -m benchmarks.cost --contender NAME`` 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -15,7 +16,9 @@ import sys
 import tempfile
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +32,8 @@ SIZES = (50, 200, 1000, 2800)
 SIZE = 200
 #: pyperf as its worker, in the process that it is started in: the round is the unit that is repeated.
 PYPERF = ("--worker", "--quiet", "--warmups", "1", "--loops", "200")
+#: This project remembers the session cookies that a process opened last. So many visitors in turn, and it never does.
+CROWD = 1500
 FLOOR = "floor"
 FLOOR_SIZE = 180
 
@@ -51,6 +56,10 @@ def serve(application: Any, template: dict[str, Any]) -> None:
         result.close()
 
 
+def serve_next(application: Any, templates: Iterator[dict[str, Any]]) -> None:
+    serve(application, next(templates))
+
+
 def serve_login_logout(application: Any, template: dict[str, Any]) -> None:
     """A login and the logout of that session: what a logout costs is this less a login."""
     browser = Browser(WSGIServer(application, None))  # type: ignore[arg-type]
@@ -70,7 +79,7 @@ class Bench:
             for size in sizes:
                 browser = Browser(WSGIServer(application, None))  # type: ignore[arg-type]
                 try:
-                    browser.get(login_path(size))
+                    contender.settle(application, browser, login_path(size))
                 except Exception:  # every package has its own way to say that it is too large
                     self.too_large.append(size)
                     continue
@@ -78,7 +87,18 @@ class Bench:
                     raise RuntimeError(f"{contender.name} does not know who has just logged in")
                 for path in ("/untouched", "/read", "/write?k=note&v=1"):
                     self.environs[mode, path.partition("?")[0][1:], size] = make_environ(path, browser.jar)
+        self.crowds = {mode: self._crowd(contender, mode) for mode in MODES} if contender.ours else {}
+        gc.collect()
+        gc.freeze()  # what was made here is not what requests leave to the collector
         self._born = time.monotonic()
+
+    def _crowd(self, contender: Contender, mode: str) -> list[dict[str, Any]]:
+        application, environs = self.applications[mode], []
+        for _ in range(CROWD):
+            browser = Browser(WSGIServer(application, None))  # type: ignore[arg-type]
+            contender.settle(application, browser, login_path(SIZE))
+            environs.append(make_environ("/read", browser.jar))
+        return environs
 
     def age(self) -> None:
         """Some peers re-issue a cookie only when it is a whole second old."""
@@ -103,18 +123,23 @@ class Bench:
             pass
         return sum(map(len, sent))
 
-    def cases(self, sizes: tuple[int, ...]) -> list[tuple[str, str, str, int]]:
-        """(name of the case, mode, path, size): the bare ones, the wrapped ones without a roll, then with one."""
-        found = []
+    def cases(self, sizes: tuple[int, ...]) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Names and functions: the bare cases, the wrapped ones without a roll, then those with one."""
         for mode in MODES:
+            if mode == "roll":
+                self.age()
             for path in ("untouched", "read", "write"):
                 for size in sizes if path == "read" else (SIZE,):
                     if mode == "roll" and path != "read":
                         continue
                     if (mode, path, size) in self.environs:
                         case = "roll" if mode == "roll" else path
-                        found.append((f"{mode}/{case}/{size}", mode, path, size))
-        return found
+                        environ = self.environs[mode, path, size]
+                        yield f"{mode}/{case}/{size}", partial(serve, self.applications[mode], environ)
+            if mode in self.crowds:
+                case = "roll" if mode == "roll" else "read"
+                crowd = cycle(self.crowds[mode])
+                yield f"{mode}/{case}-new/{SIZE}", partial(serve_next, self.applications[mode], crowd)
 
 
 def floor_functions() -> dict[str, Callable[[], None]]:
@@ -154,10 +179,8 @@ def main() -> None:
         return
     sizes = tuple(int(size) for size in arguments.sizes.split(","))
     bench = Bench(contenders()[arguments.contender], arguments.redis, sizes)
-    for name, mode, path, size in bench.cases(sizes):
-        if mode == "roll":
-            bench.age()
-        runner.bench_func(name, serve, bench.applications[mode], bench.environs[mode, path, size])
+    for name, function in bench.cases(sizes):
+        runner.bench_func(name, function)
     bench.verify()
     for mode in ("bare", "still"):
         login = {"login": login_path(SIZE)}

@@ -37,6 +37,11 @@ def roll_overhead(data: Data, name: str, size: int = cost.SIZE) -> Spread:
     return overhead(data, name, f"roll/roll/{size}", f"bare/read/{size}")
 
 
+def new_roll_overhead(data: Data, name: str) -> Spread:
+    """The same for a session cookie that this process has not seen before."""
+    return overhead(data, name, f"roll/roll-new/{cost.SIZE}", f"bare/read-new/{cost.SIZE}")
+
+
 def floor(data: Data) -> Spread:
     return Spread(tuple(data["cost"]["times"][cost.FLOOR]["both"]))
 

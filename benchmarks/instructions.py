@@ -13,11 +13,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 from .contenders import contenders
-from .cost import FLOOR, SIZE, Bench, floor_functions, serve
+from .cost import FLOOR, SIZE, Bench, floor_functions
 
 N = 50
 WARM = 20
@@ -42,9 +41,7 @@ def cases(name: str, redis_url: str) -> Iterator[tuple[str, Callable[[], None]]]
         yield from floor_functions().items()
         return
     bench = Bench(contenders()[name], redis_url, (SIZE,))
-    bench.age()
-    for case, mode, path, size in bench.cases((SIZE,)):
-        yield case, partial(serve, bench.applications[mode], bench.environs[mode, path, size])
+    yield from bench.cases((SIZE,))
     bench.verify()
 
 

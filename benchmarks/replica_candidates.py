@@ -169,7 +169,10 @@ def measure(name: str, count: int) -> dict[str, float]:
             for _ in calls:
                 pass
 
-        each = [min(timeit.repeat(one, timer=time.process_time, number=20, repeat=15)) / 20 / len(calls) for one in (run, bare)]
+        each = [
+            min(timeit.repeat(one, timer=time.process_time, number=20, repeat=15)) / 20 / len(calls)
+            for one in (run, bare)
+        ]
         return (each[0] - each[1]) * 1e9
 
     return {

@@ -13,6 +13,7 @@ from .figures import (
     e2e_ratio,
     floor,
     instruction_floor,
+    new_roll_overhead,
     overhead,
     ratio,
     roll_overhead,
@@ -86,18 +87,22 @@ def cost_targets(data: Data) -> list[Target]:
     if ours not in times:
         return []
     found = []
-    mine = roll_overhead(data, ours)
-    peers = [(cheapest_encrypting_peer(data), 3, "the cheapest peer that encrypts and rolls"), ("beaker-cookie", 8, "")]
+    peers = [(cheapest_encrypting_peer(data), 3, " (the cheapest that encrypts and rolls)"), ("beaker-cookie", 8, "")]
     for peer, part, description in peers:
         if peer not in times:
             continue
-        against = ratio(mine, roll_overhead(data, peer))
-        text = against.text()
-        numbers = [counted(data, name, f"roll/roll/{cost.SIZE}", f"bare/read/{cost.SIZE}") for name in (ours, peer)]
-        if numbers[0] and numbers[1]:
-            text += f"; in instructions {numbers[0] / numbers[1]:.2f}"
-        what = f"read + roll, SQLite, over {peer}" + (f" ({description})" if description else "")
-        found.append(Target(what, f"≤ 1/{part} = {1 / part:.3f}", text, against.middle <= 1 / part))
+        for kind, mine, case, bare in (
+            ("", roll_overhead(data, ours), "roll/roll", "bare/read"),
+            (", a cookie that is new to the process", new_roll_overhead(data, ours), "roll/roll-new", "bare/read-new"),
+        ):
+            against = ratio(mine, roll_overhead(data, peer))
+            text = against.text()
+            number = counted(data, ours, f"{case}/{cost.SIZE}", f"{bare}/{cost.SIZE}")
+            theirs = counted(data, peer, f"roll/roll/{cost.SIZE}", f"bare/read/{cost.SIZE}")
+            if number and theirs:
+                text += f"; in instructions {number / theirs:.2f}"
+            what = f"read + roll, SQLite{kind}, over {peer}{description}"
+            found.append(Target(what, f"≤ 1/{part} = {1 / part:.3f}", text, against.middle <= 1 / part))
     found.append(
         Target(
             "read + roll with a faster serializer, over the cheapest peer that encrypts and rolls",
@@ -109,7 +114,9 @@ def cost_targets(data: Data) -> list[Target]:
     for what, case, bare, limit in (
         ("untouched", f"still/untouched/{cost.SIZE}", f"bare/untouched/{cost.SIZE}", 0.3),
         ("read", f"still/read/{cost.SIZE}", f"bare/read/{cost.SIZE}", 2),
+        ("read, new cookie", f"still/read-new/{cost.SIZE}", f"bare/read-new/{cost.SIZE}", 2),
         ("read + roll", f"roll/roll/{cost.SIZE}", f"bare/read/{cost.SIZE}", 2.5),
+        ("read + roll, new cookie", f"roll/roll-new/{cost.SIZE}", f"bare/read-new/{cost.SIZE}", 2.5),
         ("write", f"still/write/{cost.SIZE}", f"bare/write/{cost.SIZE}", 3),
     ):
         units = ratio(overhead(data, ours, case, bare), floor(data))

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-from ..browser import Server, WSGIServer
+from ..browser import Browser, Server, WSGIServer
 from ..tiny import Lab
 
 MODULES = ("rollsession", "beaker", "flask", "pyramid", "django", "starlette", "node")
@@ -34,6 +34,8 @@ class Contender:
     redis: bool = False
     encrypts: bool = False
     serves: str = "wsgi"
+    #: How a browser logs in (by the path given) and gets to where most of its requests come from.
+    settle: Callable[[Any, Browser, str], Any] = lambda application, browser, path: browser.get(path)
     #: Part of the cost and end-to-end comparisons too.
     timed: bool = True
 
