@@ -192,11 +192,10 @@ class SentinelGroup:
     name = "rollsession"
 
     def __init__(self, **options: Any) -> None:
-        self.servers = [RedisServer(**options)]
-        self.servers += [
-            RedisServer(replicaof=f"{HOST} {self.servers[0].port}", repl_diskless_sync_delay=0, **options)
-            for _ in range(2)
-        ]
+        settings = {"repl_diskless_sync_delay": 0, **options}
+        self.servers = [RedisServer(**settings)]
+        for _ in range(2):
+            self.servers.append(RedisServer(replicaof=f"{HOST} {self.servers[0].port}", **settings))
         self.sentinels: list[RedisServer] = []
         wait_until(lambda: _acknowledged(self.servers[0], 2), 30, "two replicas")
         for _ in range(3):
@@ -298,8 +297,8 @@ class ClusterGroup:
     def node_id(server: RedisServer) -> str:
         return _bytes(server.command("CLUSTER", "MYID")).decode()
 
-    def owner(self, slot: int) -> RedisServer:
-        """The primary that serves *slot*, by the word of the first server that is alive."""
+    def owner(self, slot: int) -> RedisServer | None:
+        """The primary that serves *slot*, by the word of the first server that is alive; None while there is none."""
         alive = next(s for s in self.primaries + self.replicas if s.process and s.process.poll() is None)
         for line in self.nodes(alive):
             if "master" not in line[2] or "fail" in line[2]:
@@ -309,11 +308,12 @@ class ClusterGroup:
                 if not part.startswith("[") and int(first) <= slot <= int(last or first):
                     port = int(line[1].split("@")[0].rsplit(":", 1)[1])
                     return next(s for s in self.primaries + self.replicas if s.port == port)
-        raise LookupError(slot)
+        return None
 
     def migrate(self, slot: int, to: RedisServer, pause: float = 0.0) -> None:
         """Move *slot* as ``redis-cli --cluster reshard`` does, key by key, with *pause* seconds between two keys."""
         source = self.owner(slot)
+        assert source is not None
         to.command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.node_id(source))
         source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.node_id(to))
         while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 10):

@@ -191,10 +191,11 @@ def server_with_clock(clock: Path) -> RedisServer:
 @pytest.mark.parametrize(
     ("seconds", "promise"),
     [
-        (-7200, KEPT),
-        (50, f"{KEPT} (steps up to 60 s)"),
+        pytest.param(-7200, KEPT, marks=pytest.mark.slow),
+        pytest.param(50, f"{KEPT} (steps up to 60 s)", marks=pytest.mark.slow),
         (7200, "fences expire early, which every process notices within 1 s: all sessions from before are refused"),
     ],
+    ids=["back", "a little", "far"],
 )
 def test_clock_steps(seconds: int, promise: str, report: Report, tmp_path: Path) -> None:
     """The server's clock is set back, forward a little, and forward past the lifetime of all fences."""

@@ -227,7 +227,7 @@ class Follower:
         lost = stream.told < stream.everything  # what was told is older than these entries
         for key, number, _ in rows:
             if key == EVERYTHING:
-                stream.everything = max(number, stream.everything)
+                stream.everything = self._shards.seen[stream.shard] = max(number, stream.everything)
         for _, (_, entry) in entries:
             stream.recent.append((now, entry))
             stream.healing.pop(entry, None)

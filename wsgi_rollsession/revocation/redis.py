@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from .breaker import Breaker
 from .fence import EVERYTHING
 from .follower import REPORT_EXPIRES, Follower
 from .redis_link import Command, parse_info
-from .redis_shards import ADVANCE, FENCE, FENCE_NOW, Refused, Shards, unavailable
+from .redis_shards import ADVANCE, FENCE, FENCE_NOW, Refused, Script, Shards
 from .redis_url import RedisAddress, parse
 from .replica import Replica
 
@@ -41,9 +41,13 @@ class RedisRevocations:
     def __init__(self, address: RedisAddress, options: StoreOptions) -> None:
         self._shards = Shards(address, options)
         self._wait = address.wait
-        self._breaker = Breaker(str(address))
+        # In a cluster, one primary may be away while the others answer.
+        count = self._shards.link.shards
+        names = [str(address)] if count == 1 else [f"{address} (shard {shard})" for shard in range(count)]
+        self._breakers = [Breaker(name) for name in names]
         self._writing = Breaker(f"{address} (writing)", pause=0.0)
         self._known = Replica(options.lifetime_ms)
+        self._remembered = self._known.numbers if count == 1 else self._remembered_by_shard
         self._lifetime_ms = options.lifetime_ms
         self._follower = None
         if address.follow:
@@ -63,15 +67,24 @@ class RedisRevocations:
         follower = self._follower
         if follower is not None:
             if monotonic() < follower.fresh_until:
-                return self._known.numbers(keys)
+                return self._remembered(keys)
             follower.start()
         return self.confirm(keys)
 
     def confirm(self, keys: Sequence[bytes]) -> Sequence[int]:
-        return self._breaker.call(self._translated, self._ask, keys)
+        known = self._remembered(keys)
+        found = dict(zip(keys, known, strict=True))
+        for shard, some in self._shards.group(keys, everywhere=False).items():
+            for key, number in zip(some, self._call(shard, self._shards.numbers, shard, some), strict=True):
+                if number > found[key]:
+                    found[key] = number
+        numbers = [found[key] for key in keys]
+        if numbers != known:
+            self._learn(found.items())
+        return numbers
 
     def recall(self, keys: Sequence[bytes]) -> Sequence[int]:
-        return self._known.numbers(keys)
+        return self._remembered(keys)
 
     def fence(self, keys: Sequence[bytes], number: int) -> None:
         for shard, some in self._shards.group(keys, everywhere=True).items():
@@ -97,56 +110,7 @@ class RedisRevocations:
         return done
 
     def status(self) -> dict[str, Any]:
-        return self._breaker.call(self._translated, self._status)
-
-    def close(self) -> None:
-        if self._follower is not None:
-            self._follower.stop()
-        self._shards.close()
-
-    def _ask(self, keys: Sequence[bytes]) -> list[int]:
-        known = self._known.numbers(keys)
-        found = dict(zip(keys, known, strict=True))
-        for shard, some in self._shards.group(keys, everywhere=False).items():
-            for key, number in zip(some, self._shards.numbers(shard, some), strict=True):
-                if number > found[key]:
-                    found[key] = number
-        numbers = [found[key] for key in keys]
-        if numbers != known:
-            self._learn(found.items())
-        return numbers
-
-    def _learn(self, fences: Any) -> None:
-        now = int(time.monotonic() * 1000)
-        self._known.load((key, number, now + self._lifetime_ms) for key, number in fences if number)
-        self._known.purge(now)
-
-    def _write(self, shard: int, script: Any, keys: Sequence[bytes], *args: int, retry: bool) -> bytes:
-        def run() -> bytes | Refused:
-            try:
-                return self._shards.script(shard, script, keys, *args, retry=retry, wait=self._wait)
-            except Refused as error:
-                return error
-
-        # A server that refuses writes still answers questions, so that must not count as an outage.
-        result = self._breaker.call(self._translated, run)
-        return self._writing.call(self._accepted, result)
-
-    @staticmethod
-    def _accepted(result: bytes | Refused) -> bytes:
-        if isinstance(result, Refused):
-            raise StoreUnavailable(str(result)) from result
-        return result
-
-    @staticmethod
-    def _translated(function: Callable[..., T], *args: object) -> T:
-        try:
-            return function(*args)
-        except (redis.RedisError, Refused, OSError) as error:
-            raise unavailable(error) from error
-
-    def _status(self) -> dict[str, Any]:
-        shards = [self._status_of(shard) for shard in range(self._shards.link.shards)]
+        shards = [self._call(shard, self._status_of, shard) for shard in range(self._shards.link.shards)]
         whole = shards[0]
         for shard in shards[1:]:
             for name in ("fences", "stream_length", "memory_bytes"):
@@ -155,6 +119,38 @@ class RedisRevocations:
                 whole[name] = max(whole[name], shard[name])
             whole["followers"] |= shard["followers"]
         return {"store": str(self._shards.address), "shards": len(shards), **whole}
+
+    def close(self) -> None:
+        if self._follower is not None:
+            self._follower.stop()
+        self._shards.close()
+
+    def _remembered_by_shard(self, keys: Sequence[bytes]) -> list[int]:
+        """Of a cluster: the everything-fence that counts is that of the shards that the other keys are in."""
+        numbers = self._known.numbers(keys)
+        if EVERYTHING in keys:
+            shards = self._shards.group(keys, everywhere=False)
+            everything = max(self._shards.seen[shard] for shard in shards)
+            return [everything if key == EVERYTHING else n for key, n in zip(keys, numbers, strict=True)]
+        return numbers
+
+    def _learn(self, fences: Iterable[tuple[bytes, int]]) -> None:
+        now = int(time.monotonic() * 1000)
+        self._known.load((key, number, now + self._lifetime_ms) for key, number in fences if number)
+        self._known.purge(now)
+
+    def _write(self, shard: int, script: Script, keys: Sequence[bytes], *args: int, retry: bool) -> bytes:
+        def run() -> bytes:
+            return self._shards.script(shard, script, keys, *args, retry=retry, wait=self._wait)
+
+        # A server that refuses writes still answers questions, so that is not an outage.
+        result: bytes | Refused = self._breakers[shard].call(_translated, run)
+        written: bytes = self._writing.call(_accepted, result)
+        return written
+
+    def _call(self, shard: int, function: Callable[..., T], *args: object) -> T:
+        result: T | Refused = self._breakers[shard].call(_translated, function, *args)
+        return _accepted(result)
 
     def _status_of(self, shard: int) -> dict[str, Any]:
         """One shard and its server. ``fences`` counts raises in the log: a key that was raised twice counts twice."""
@@ -204,6 +200,22 @@ class RedisRevocations:
             return 0
         ((usage,), _) = self._shards.link.exchange(shard, [("MEMORY", "USAGE", names.base + keys[0])], retry=True)
         return usage if isinstance(usage, int) else 0
+
+
+def _translated(function: Callable[..., T], *args: object) -> T | Refused:
+    """Any failure as the one exception that a store raises; a refusal is returned, for it is no outage."""
+    try:
+        return function(*args)
+    except Refused as error:
+        return error
+    except (redis.RedisError, OSError) as error:
+        raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _accepted(result: T | Refused) -> T:
+    if isinstance(result, Refused):
+        raise StoreUnavailable(str(result)) from result
+    return result
 
 
 def _followers(reply: Sequence[bytes]) -> dict[str, Any]:

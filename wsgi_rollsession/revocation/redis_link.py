@@ -18,7 +18,6 @@ from redis.cluster import ClusterNode
 from redis.exceptions import (
     AskError,
     ClusterDownError,
-    ClusterError,
     MovedError,
     NoPermissionError,
     RedisClusterException,
@@ -120,11 +119,10 @@ class NodeLink:
         if taken is not None:
             try:
                 return self._send(*taken, commands)
-            except redis.TimeoutError:
-                raise
-            except (redis.ConnectionError, OSError):
-                self._idle.clear()  # the others lead to the same server, so they are as dead
-                if not retry:
+            except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+                # The others lead to the same server. It may be dead; or, after a hang, no longer the primary.
+                self._idle.clear()
+                if not retry or isinstance(error, redis.TimeoutError):
                     raise
         return self._send(*self.open(shard), commands)
 
@@ -215,6 +213,11 @@ def parse_info(reply: bytes) -> Info:
     return found
 
 
+def _redirection(answer: Answer) -> redis.RedisError | None:
+    kinds = AskError, MovedError, TryAgainError
+    return next((reply for reply in answer[0] if isinstance(reply, kinds)), None)
+
+
 class ClusterLink:
     """The nodes of a cluster, each with its own idle connections."""
 
@@ -228,34 +231,32 @@ class ClusterLink:
         self._cluster: Any = None
 
     def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> Answer:
+        answer: Answer = [], {}
         for attempt in range(_REDIRECTIONS):
             owner = self._owner(shard)
             try:
-                replies, info = self._node(owner).exchange(shard, commands, retry=retry)
+                answer = self._node(owner).exchange(shard, commands, retry=retry)
             except redis.TimeoutError:
-                self._owners = None
+                self.forget()
                 raise
             except (redis.ConnectionError, OSError):
-                self._owners = None  # a replica may have been promoted meanwhile
+                self.forget()  # a replica may have been promoted meanwhile
                 if not retry or attempt or self._owner(shard) == owner:
                     raise
                 continue
-            redirection = next((r for r in replies if isinstance(r, (AskError, MovedError, TryAgainError))), None)
-            if redirection is None:
-                if any(isinstance(reply, (redis.ReadOnlyError, ClusterDownError)) for reply in replies):
+            # A redirected command was not carried out, and the others name no key: all of them are sent again.
+            if isinstance(error := _redirection(answer), AskError):
+                answer = self._ask_importing_node(shard, error, commands, retry)
+                error = _redirection(answer)
+            if error is None:
+                if any(isinstance(reply, (redis.ReadOnlyError, ClusterDownError)) for reply in answer[0]):
                     self.forget()
-                return replies, info
-            # None of the commands that name a key was carried out, so all of them are sent again.
-            if isinstance(redirection, TryAgainError):
-                time.sleep(_TRY_AGAIN_PAUSE)
-            elif isinstance(redirection, AskError):
-                answer = self._ask_importing_node(shard, redirection, commands, retry)
-                if not any(isinstance(reply, TryAgainError) for reply in answer[0]):
-                    return answer
+                return answer
+            if isinstance(error, TryAgainError):  # the keys are on both nodes at the moment
                 time.sleep(_TRY_AGAIN_PAUSE)
             else:
-                self._owners = None
-        raise ClusterError("the slot of these keys is being moved")
+                self.forget()
+        return answer
 
     def _ask_importing_node(self, shard: int, error: AskError, commands: Sequence[Command], retry: bool) -> Answer:
         asking: list[Command] = []

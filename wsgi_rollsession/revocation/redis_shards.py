@@ -15,6 +15,7 @@ whose fences were there. A script writes fence and log entry together, so the lo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -24,9 +25,8 @@ from hashlib import sha1
 from typing import Any
 
 import redis
-from redis.exceptions import ClusterDownError, MasterDownError, NoScriptError
+from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedError, NoScriptError, TryAgainError
 
-from ..errors import StoreUnavailable
 from . import StoreOptions
 from .fence import CLOCK_SKEW_MS, EVERYTHING, not_before
 from .redis_link import Command, Info, connect
@@ -150,7 +150,9 @@ class Shards:
         self._preface = (str(options.lifetime_ms).encode(), b"1" if options.accept_amnesia else b"0")
         self._said: set[str] = set()
         self._pulse_at = [0.0] * self.link.shards
-        self._everything = [0] * self.link.shards  # the largest seen
+        #: The largest everything-fence seen, by shard.
+        self.seen = [0] * self.link.shards
+        self._announced = False
         self._record = [b""] * self.link.shards  # Names.server when it was last seen
         self._contact = [(b"", 0.0)] * self.link.shards  # the server process that answered last, and when
         self._clock: list[float | None] = [None] * self.link.shards
@@ -169,6 +171,8 @@ class Shards:
 
     def numbers(self, shard: int, keys: Sequence[bytes]) -> list[int]:
         """The numbers of *keys*, in one round trip."""
+        if not self._announced:
+            self._announce()
         names = self.names[shard]
         base = names.base
         commands: list[Command] = [(b"MGET", *names.state, *[base + key for key in keys])]
@@ -178,6 +182,8 @@ class Shards:
             commands += ((b"ROLE",), (b"TIME",))
         replies, info = self.link.exchange(shard, commands, retry=True)
         found = replies[0]
+        if isinstance(found, (AskError, MovedError, TryAgainError)):
+            raise Refused("the slot of these keys is being moved") from found
         if isinstance(found, Exception):
             raise found
         if pulse:
@@ -207,20 +213,29 @@ class Shards:
             if is_new:
                 record = b"%s %d %s" % (run_id, time.time(), os.urandom(4).hex().encode())
                 everything = self.script(shard, ADOPT, (), server or b"", record, int(lost), retry=True)
-            if replaced and int(everything) <= self._everything[shard] and not self._accept_amnesia:
-                everything = self.script(shard, FENCE, [EVERYTHING], self._everything[shard] + 1, retry=True)
+            if replaced and int(everything) <= self.seen[shard] and not self._accept_amnesia:
+                everything = self.script(shard, FENCE, [EVERYTHING], self.seen[shard] + 1, retry=True)
         except Refused:
             if everything is None or lost or replaced:
                 self._record[shard] = before
                 raise
             # Only bookkeeping was refused (by a full memory, say): what was read is good, and the next one tries again.
         self._contact[shard] = run_id, time.monotonic()
-        self._everything[shard] = max(int(everything), self._everything[shard])
+        self.seen[shard] = max(int(everything), self.seen[shard])
         return int(everything)
+
+    def _announce(self) -> None:
+        """Tell every shard the lifetime: sessions of this process may be revoked where it never asks anything."""
+        self._announced = True
+        if self.link.shards == 1:  # the first question does it
+            return
+        for shard in range(self.link.shards):
+            with contextlib.suppress(redis.RedisError, Refused, OSError):  # it is told when it is asked something
+                self.hello(shard)
 
     def hello(self, shard: int) -> None:
         """Announce the lifetime, and write genesis if the shard is empty."""
-        self.script(shard, HELLO, (), retry=True)
+        self.seen[shard] = max(int(self.script(shard, HELLO, (), retry=True)), self.seen[shard])
 
     def _may_have_lost(self, shard: int, server: bytes, info: Info) -> bool:
         """The data is in another server process than *server*, after a fail-over or a restart: must it be distrusted?
@@ -258,8 +273,10 @@ class Shards:
         names = self.names[shard]
         words = [names.everything, names.lifetime, names.log, *[names.base + key for key in keys]]
         # Sessions that began under the everything-fence are stamped just after it, up to three seconds ahead of the
-        # clock. So if it is lost, the new one must go past the old one.
-        call = (len(words), *words, *self._preface, self._everything[shard] + 1, *args)
+        # clock. So if it is lost, the new one must go past the old one; and the first ones of a cluster's shards are
+        # alike, or a session could begin before that of one of them.
+        genesis = self.seen[shard] + 1 if self.seen[shard] else max(self.seen)
+        call = (len(words), *words, *self._preface, genesis, *args)
         waiting: list[Command] = [("WAIT", wait, WAIT_MS)] if wait else []
         replies, _ = self.link.exchange(shard, [("EVALSHA", script.sha, *call), *waiting], retry=retry)
         if isinstance(replies[0], NoScriptError):
@@ -272,6 +289,8 @@ class Shards:
         if wait and replies[1] < wait:
             raise Refused(f"{replies[1]} of {wait} replicas confirmed it in time; it may have happened")
         now, value = replies[0]
+        if EVERYTHING in keys:
+            self.seen[shard] = max(int(value), self.seen[shard])
         self._watch_clock(shard, now)
         return bytes(value)
 
@@ -321,10 +340,5 @@ class Shards:
             step = (ahead - before) / 1000
             log.error("the clock of revocation store %s stepped %.0f s ahead of ours: fences lost", self.address, step)
             if not self._accept_amnesia:
-                number = max(not_before(int(time.time() * 1000)), self._everything[shard] + 1)
+                number = max(not_before(int(time.time() * 1000)), self.seen[shard] + 1)
                 self.script(shard, FENCE, [EVERYTHING], number, retry=True)
-
-
-def unavailable(error: Exception) -> StoreUnavailable:
-    """*error* as the one exception that a store raises."""
-    return StoreUnavailable(f"{type(error).__name__}: {error}")

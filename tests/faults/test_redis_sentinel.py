@@ -1,0 +1,165 @@
+"""One primary, two replicas, three Sentinels: fail-over under load, and what asynchronous replication can lose."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.faults.load import Load
+from tests.servers import RedisServer, SentinelGroup, running, wait_until
+from wsgi_rollsession.errors import StoreUnavailable
+from wsgi_rollsession.revocation import StoreOptions
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
+from wsgi_rollsession.revocation.redis import RedisRevocations
+from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
+
+STORE = "Redis, Sentinel (a primary, two replicas, three Sentinels)"
+KEPT = "with wait=1, no confirmed logout is forgotten; nobody else is logged out"
+#: A call may look for the primary at each of three Sentinels; a request makes three calls; and a busy machine.
+BOUND = 3 * 4 * (CONNECT_TIMEOUT + REPLY_TIMEOUT) + 2.0
+
+Report = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def sentinels() -> Iterator[SentinelGroup]:
+    with running(SentinelGroup()) as one:
+        yield one
+
+
+@pytest.fixture
+def group(sentinels: SentinelGroup) -> SentinelGroup:
+    """The group, with all its servers running and replicating, whatever the last test left."""
+    for server in sentinels.servers:
+        if server.process is None or server.process.poll() is not None:
+            server.start()
+
+    def whole() -> bool:
+        primary = sentinels.primary
+        for sentinel in sentinels.sentinels:
+            seen = [
+                sentinel.client().sentinel_master(sentinels.name),
+                *sentinel.client().sentinel_slaves(sentinels.name),
+            ]
+            if len(seen) != 3 or any("down" in str(each["flags"]) for each in seen):
+                return False
+        return primary.client().info()["role"] == "master" and primary.command("WAIT", 2, 300) == 2
+
+    wait_until(whole, 60, "a whole group")
+    return sentinels
+
+
+def kept(load: Load) -> None:
+    assert load.counts["refused"] == 0
+    assert load.longest < BOUND
+
+
+def test_primary_dies(group: SentinelGroup, report: Report) -> None:
+    """kill -9 of the primary: a replica that has every confirmed fence takes over; the old one comes back read-only."""
+    with Load(group.url + "?wait=1") as load:
+        old = group.primary
+        old.kill()
+        new = group.await_new_primary(old)
+        old.start()
+        wait_until(lambda: old.client().info()["role"] == "slave", 30, "the old primary is a read-only replica")
+        assert new.port != old.port
+    kept(load)
+    fault = "kill -9 of the primary, fail-over, and the old primary back as a read-only replica"
+    report(store=STORE, fault=fault, promise=KEPT, observed=load.observed())
+
+
+@pytest.mark.slow
+def test_primary_hangs(group: SentinelGroup, report: Report) -> None:
+    """SIGSTOP of the primary until another has taken over: when it wakes, nobody believes it."""
+    with Load(group.url + "?wait=1") as load:
+        old = group.primary
+        old.suspend()
+        try:
+            group.await_new_primary(old)
+            logouts = load.counts["logouts"]
+            load.await_(lambda: load.counts["logouts"] > logouts + 20, "logouts at the new primary")
+        finally:
+            old.resume()
+        wait_until(lambda: old.client().info()["role"] == "slave", 30, "the old primary is demoted")
+    kept(load)
+    fault = "SIGSTOP of the primary, fail-over, SIGCONT"
+    report(store=STORE, fault=fault, promise=KEPT, observed=load.observed())
+
+
+def isolate(primary: RedisServer) -> None:
+    """No replica hears of the primary's next writes; connections that clients have are not affected."""
+    primary.command("CONFIG", "SET", "requirepass", "nobody-knows")
+    with primary.client(password="nobody-knows") as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+
+def fail_over(group: SentinelGroup, old: RedisServer) -> None:
+    old.kill()
+    group.await_new_primary(old)
+
+
+@contextlib.contextmanager
+def store(url: str) -> Iterator[RedisRevocations]:
+    with contextlib.closing(RedisRevocations.from_url(url, StoreOptions(lifetime_ms=3_600_000))) as one:
+        one.confirm([EVERYTHING])
+        yield one
+
+
+@pytest.mark.parametrize("wait", [0, 1])
+def test_asynchronous_replication(group: SentinelGroup, wait: int, report: Report) -> None:
+    """A fence that no replica has yet is lost by a fail-over; with wait=1 its raising was never confirmed."""
+    session = os.urandom(16)
+    confirmed = True
+    with store(f"{group.url}?wait={wait}") as one:
+        primary = group.primary
+        isolate(primary)
+        try:
+            one.fence([session], ENDED)
+        except StoreUnavailable as error:
+            assert "0 of 1 replicas" in str(error)  # noqa: PT017
+            confirmed = False
+    fail_over(group, primary)
+    with contextlib.closing(RedisRevocations.from_url(group.url, StoreOptions(3_600_000))) as fresh:
+        number = wait_until(lambda: _try(fresh, [session, EVERYTHING]), 30)[0]
+    assert confirmed is (wait == 0)
+    assert number == 0
+    report(
+        store=STORE,
+        fault=f"a fail-over between a logout and its replication, wait={wait}",
+        promise="the logout raises, for it was not confirmed" if wait else "none: this is what wait=N is for",
+        observed="not confirmed (0 of 1 replicas), and gone after the fail-over"
+        if wait
+        else "the logout was confirmed, and the fence was gone after the fail-over",
+    )
+
+
+def test_followers_heal_what_a_fail_over_lost(group: SentinelGroup, report: Report) -> None:
+    """Without wait, a fence that a following process had heard of is raised again at the new primary by it."""
+    session = os.urandom(16)
+    with store(group.url) as one, store(group.url + "?follow=1") as follower:
+        follower.lookup([EVERYTHING])
+        wait_until(lambda: time.monotonic() < follower._follower.fresh_until)
+        primary = group.primary
+        isolate(primary)
+        one.fence([session], ENDED)
+        wait_until(lambda: list(follower.recall([session])) == [ENDED])
+        fail_over(group, primary)
+        with contextlib.closing(RedisRevocations.from_url(group.url, StoreOptions(3_600_000))) as fresh:
+            wait_until(lambda: (_try(fresh, [session]) or [0])[0] == ENDED, 30, "the fence is back")
+    report(
+        store=STORE,
+        fault="a fail-over between a logout and its replication, wait=0, while another process follows",
+        promise="followers raise again at the new primary what they had heard of in the last minute",
+        observed="the fence was gone, and came back",
+    )
+
+
+def _try(one: RedisRevocations, keys: list[bytes]) -> list[int] | None:
+    try:
+        return list(one.confirm(keys))
+    except StoreUnavailable:
+        return None
