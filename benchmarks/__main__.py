@@ -62,8 +62,8 @@ def chosen(effort: Effort) -> list[Contender]:
     return [each for each in contenders().values() if each.timed and (not effort.only or each.name in effort.only)]
 
 
-def counted(effort: Effort) -> list[str]:
-    """Without the follower: its thread works by the clock and not by the request, so the difference would mean nothing."""
+def to_count(effort: Effort) -> list[str]:
+    """Without the follower: its thread works by the clock and not by the request."""
     return [each for each in effort.counted or [each.name for each in chosen(effort)] if each != "rollsession-follow"]
 
 
@@ -113,7 +113,7 @@ def instruction_counts(effort: Effort, step: Step) -> dict[str, Any]:
     why = instructions.missing()
     if why is not None:
         return {"missing": why}
-    names = [cost.FLOOR, *counted(effort)]
+    names = [cost.FLOOR, *to_count(effort)]
     with redis_server() as url, ThreadPoolExecutor(2) as pool:
         running = {pool.submit(instructions.measure, name, url): name for name in names}
         counted = {}
@@ -146,7 +146,7 @@ def capacities(effort: Effort, step: Step) -> dict[str, Any]:
 #: Section -> (how it is measured, how many steps that has).
 SECTIONS: dict[str, tuple[Callable[[Effort, Step], dict[str, Any]], Callable[[Effort], int]]] = {
     "race": (race_table, lambda effort: len(contenders())),
-    "instructions": (instruction_counts, lambda effort: 1 + len(counted(effort))),
+    "instructions": (instruction_counts, lambda effort: 1 + len(to_count(effort))),
     "cost": (costs, lambda effort: effort.rounds * (1 + len(chosen(effort)))),
     "e2e": (end_to_end, lambda effort: 2 * effort.e2e_rounds * len(e2e.OURS if effort.only else e2e.OURS + e2e.PEERS)),
     "scale": (scales, lambda effort: len(scale.STORES) * len(effort.counts)),

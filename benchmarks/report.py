@@ -130,8 +130,8 @@ median, and in brackets the smallest and largest round. *Untouched*: the applica
 """
     text += table(["µs over bare", *cases, "logout"], rows)
     text += f"""
-This project remembers the session cookies that a process opened last, so the table shows a visitor who comes back to the
-process. One whose cookie is new to it ({cost.CROWD:,} visitors in turn, which is more than it remembers):
+This project remembers the session cookies that a process opened last, so the table shows a visitor who comes back to
+the process. One whose cookie is new to it ({cost.CROWD:,} visitors in turn, which is more than it remembers):
 
 """
     rows = []
