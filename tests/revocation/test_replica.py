@@ -136,7 +136,7 @@ def test_clear() -> None:
     assert len(replica) == 0
 
 
-rows = st.lists(st.tuples(st.integers(0, 30), st.integers(0, ENDED), st.integers(1, 20)), max_size=60)
+rows = st.lists(st.tuples(st.integers(0, 30), st.integers(1, ENDED), st.integers(1, 20)), max_size=60)
 
 
 @given(rows, st.integers(1, 25))

@@ -65,7 +65,8 @@ class Replica:
                 held = recent.get(key)
                 if held is None:
                     held = 0 if table is None else table.number(key)
-                    expires[key] = expires_ms
+                    # The table does not tell when it expires there, but when the last does.
+                    expires[key] = max(expires_ms, table.last) if table is not None and held else expires_ms
                 elif expires_ms > expires[key]:
                     expires[key] = expires_ms
                 recent[key] = number if number > held else held
@@ -122,7 +123,7 @@ class _Table:
         self._cut = array("I", bytes(4 * _BUCKETS))  # bytes that each bucket has lost at its front, modulo 2**32
         self._ended: list[tuple[int, array[int]]] = []  # per ended generation: last expiry, and `_cut` without it
         self._begun = 0  # the first expiry in the generation that is being filled
-        self._last = 0  # the last expiry of all
+        self.last = 0  # the last expiry of all
 
     def number(self, key: bytes) -> int:
         index, suffix = _split(key)
@@ -134,7 +135,7 @@ class _Table:
 
     def extend(self, keys: list[bytes], numbers: dict[bytes, int], expires: dict[bytes, int], step_ms: int) -> None:
         """Append *keys*, which are in order of expiry. A generation is *step_ms* long."""
-        buckets, last = self.buckets, self._last
+        buckets, last = self.buckets, self.last
         for key in keys:
             expiry = expires[key]
             if expiry - self._begun > step_ms:
@@ -146,7 +147,7 @@ class _Table:
                 last = expiry
             index, suffix = _split(key)
             buckets[index] += _join(suffix, numbers[key])
-        self._last = last
+        self.last = last
 
     def purge(self, now_ms: int) -> bool:
         """Cut off the generations that expired before *now_ms*. True if nothing is left."""
@@ -156,4 +157,4 @@ class _Table:
                 if cut != end:
                     self.buckets[index] = self.buckets[index][(end - cut) & 0xFFFF_FFFF :]
             self._cut = ends
-        return self._last < now_ms
+        return self.last < now_ms
