@@ -21,16 +21,16 @@ setup(
     package_data={"wsgi_rollsession": ["py.typed"], "wsgi_rollsession.demo": ["*.html"]},
     python_requires=">=3.10",
     # The lower bounds are the oldest releases that the suite is run with: requirements/lowest.txt.
-    install_requires=["cryptography>=41.0", "redis>=5.0", "WebOb>=1.8.9"],
+    install_requires=["cryptography>=41.0", "redis>=5.2", "WebOb>=1.8.9"],
     extras_require={
         "demo": DEMO,
-        "hiredis": ["hiredis>=2.3.2"],
+        "hiredis": ["hiredis>=3.0"],
         "paste": PASTE,
         "test": [
             *DEMO,
             *PASTE,
             "gevent>=23.9",
-            "hiredis>=2.3.2",
+            "hiredis>=3.0",
             "hypothesis>=6.98",
             "pytest>=8",
             "pytest-cov>=5",

@@ -155,7 +155,9 @@ def test_it_stops_when_it_is_terminated():
 @pytest.fixture
 def application(tmp_path):
     """The demo's application, in this process."""
-    return create(str(tmp_path), generate_key(), "secret" * 12)
+    made = create(str(tmp_path), generate_key(), "secret" * 12)
+    yield made
+    made.close()
 
 
 def test_every_answer_reports_what_it_received_and_sets(application):

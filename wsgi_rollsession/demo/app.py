@@ -22,7 +22,7 @@ from webob.exc import HTTPBadRequest, HTTPNotFound
 from .. import RollSession
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 PAGE = Path(__file__).with_name("page.html")
 HELD_FOR = 120.0  # seconds until a held request is answered with a 400, for somebody who walked away from the page
@@ -111,8 +111,9 @@ class Users:
 class Demo:
     """Around both: the page, the gates, and the report of the cookies that an answer received and sets."""
 
-    def __init__(self, users: WSGIApplication, gates: Gates) -> None:
+    def __init__(self, users: RollSession, gates: Gates) -> None:
         self._users = users
+        self.close = users.close
         self._gates = gates
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
