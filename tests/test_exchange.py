@@ -910,3 +910,23 @@ def test_tags_are_hashed_in_the_store(clock: Clock, deployment: Deployment) -> N
     assert tag_key("user:alice@example.org") in held
     assert b"alice" not in held
     assert id_ not in held
+
+
+@pytest.mark.parametrize("how", ["environ", "roll_if", "public"])
+def test_a_write_that_must_not_roll_extends_nothing(how: str) -> None:
+    """Polling that writes, but opts out of rolling, keeps its data and does not keep the session alive."""
+    clock = Clock()
+    options: dict[str, Any] = {"roll_if": lambda environ: environ["PATH_INFO"] != "/poll"} if how == "roll_if" else {}
+    browser = Browser(wrap(clock, idle_timeout="1h", **options), clock)
+    browser.do(login("alice"))
+    asked: dict[str, Any] = {
+        "environ": {"wsgi_rollsession.roll": False},
+        "roll_if": {"PATH_INFO": "/poll"},
+        "public": {"test.headers": [("Cache-Control", "public")]},
+    }[how]
+    for minute in range(5):
+        clock.advance(660)
+        browser.do(put("polled", minute), **asked)
+        assert browser.do(get("polled"), **asked) == minute
+    clock.advance(660)
+    assert browser.do(who, **asked) is None

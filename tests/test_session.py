@@ -379,7 +379,7 @@ def test_tags_alone_are_worth_a_session(browser: Browser) -> None:
 
 def test_a_text_is_not_several_tags(browser: Browser) -> None:
     """One text instead of a list of them is refused, rather than taken for a list of characters."""
-    with pytest.raises(TypeError, match="several strings"):
+    with pytest.raises(TypeError, match="requires strings"):
         browser.call(lambda s: s.regenerate(tags="user:42"))
 
 
@@ -557,3 +557,10 @@ def test_the_session_is_the_same_object_throughout_a_request() -> None:
     answer: Answer = call(wrap(application=application), untouched, "")
     assert answer.status == "200 OK"
     assert seen[0] is seen[1]
+
+
+@pytest.mark.parametrize("tags", [[42], ["user:42", None], [b"user:42"]])
+def test_tags_are_texts(browser: Browser, tags: Any) -> None:
+    """A tag that is no text is refused by name, and nothing has changed."""
+    with pytest.raises(TypeError, match="requires strings"):
+        browser.call(lambda s: s.regenerate(tags=tags))

@@ -126,7 +126,7 @@ class Exchange:
     _beyond = False  # the sessions past CANDIDATES have been opened too
     _base: Presented | None = None  # the session as the browser holds it, if it is alive and still ours
     _regenerated = False
-    _pending: str | None = None  # the sealed session, ready to be sent
+    _pending: Record | None = None  # the session as the response will carry it
     _doomed: dict[str, bool]  # session cookies to delete -> whether there is a lease to delete
     _gave_up = False
 
@@ -210,9 +210,12 @@ class Exchange:
 
     def _new_record(self, created: int, tags: tuple[bytes, ...]) -> Record:
         """A session that nobody holds yet: version 0, and deadlines from now."""
-        context, now = self._context, self._now
-        ends = NEVER if context.absolute_ms == NEVER else now + context.absolute_ms
-        return Record(urandom(token.ID_SIZE), 0, created, context.idle_s, ends, False, tags, EMPTY)
+        return Record(urandom(token.ID_SIZE), 0, created, self._context.idle_s, self._ends(), False, tags, EMPTY)
+
+    def _ends(self) -> int:
+        """The absolute deadline of a session that begins now."""
+        absolute_ms = self._context.absolute_ms
+        return NEVER if absolute_ms == NEVER else self._now + absolute_ms
 
     def _doom(self, each: Presented) -> None:
         """Have the response delete the cookies of a session that is dead for good.
@@ -288,7 +291,7 @@ class Exchange:
         if self._emptied(raw):
             self.invalidate()
         elif self._changed(raw):
-            self._seal(raw)
+            self._seal(raw, extends=True)  # checks all there is to check; the response seals it again
         elif self._base is not None or self._pending is not None:
             self._check()
 
@@ -319,11 +322,7 @@ class Exchange:
             if not self._looks_due() or not wants_roll():
                 session._committed = True
                 return _NOTHING
-            try:
-                session._load()
-            except StoreUnavailable:  # outage="closed": nothing was asked of the session, so nothing is refused
-                session._committed = True
-                return _NOTHING
+            session._load()
             wants_roll = _yes
         session._committed = True
         if self._gave_up:
@@ -374,14 +373,10 @@ class Exchange:
             self.invalidate()
             return None, None
         try:
-            if changed:
-                self._seal(raw)
-            else:
-                self._check()
+            return self._seal(raw if changed else None, extends=base is None or wants_roll()), None
         except SessionConflict as error:
             log.warning("session %s: a write was dropped: %s", self.session.id, error)
             return None, None
-        return self._pending, None
 
     def _check(self) -> bool:
         """Ask the fences, authoritatively, whether the session may be issued. False if nobody could be asked.
@@ -412,25 +407,31 @@ class Exchange:
             raise SessionConflict(why.value)
         return confirmed
 
-    def _seal(self, raw: bytes) -> None:
-        """Make the session cookie of the data, a version later."""
-        context, session, base, now = self._context, self.session, self._base, self._now
+    def _seal(self, raw: bytes | None, *, extends: bool) -> str:
+        """The Set-Cookie value of the session: a version later with the data *raw*, or as it was saved.
+
+        *extends*: the write is activity that keeps the session alive.
+        """
+        context, session, base = self._context, self.session, self._base
         confirmed = self._check()
+        # Unchecked, a write must not extend anything: it keeps the last confirmed activity.
+        extends = extends and (confirmed or context.outage == "open")
+        issued = self._now if base is None or extends else base.seen
+        if raw is None:
+            assert self._pending is not None
+            return self._session_cookie(self._pending, issued)
         if base is None:  # begun in this request: no older copy exists
-            version, idle, issued = 1, context.idle_s, now
-            ends = NEVER if context.absolute_ms == NEVER else now + context.absolute_ms
+            version, idle, ends, established = 1, context.idle_s, self._ends(), self._regenerated
         else:
-            version = session._version + 1
-            idle, ends = min(base.record.idle, context.idle_s), base.ends
-            # Unchecked, a write must not extend anything: it keeps the last confirmed activity.
-            issued = now if confirmed or context.outage == "open" else base.seen
-        established = self._regenerated or (base is not None and base.record.established)
+            version, idle, ends = session._version + 1, min(base.record.idle, context.idle_s), base.ends
+            established = base.record.established
         record = Record(session._id, version, session._created, idle, ends, established, session._tags, raw)
         set_cookie = self._session_cookie(record, issued)
         if context.strict and base is not None and not context.store.advance(base.key, session._version, version):
             raise SessionConflict("another request wrote the session first, or ended it")
-        self._pending = set_cookie
+        self._pending = record
         session._version, session._raw = version, raw
+        return set_cookie
 
     def _session_cookie(self, record: Record, issued: int) -> str:
         context = self._context

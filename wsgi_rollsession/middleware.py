@@ -66,6 +66,7 @@ class RollSession:
         self._closed = settings.outage == "closed"
         self._unshared = not store.shared
         self._clock = time.time
+        self._is_inner = False
         if settings.insecure_http:
             log.warning("insecure_http: session cookies go over plain http; use this for development only")
 
@@ -119,7 +120,9 @@ class RollSession:
 
     def _nested(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         # Two filters would fight over the cookies: the outer one's session serves both.
-        log.warning("RollSession is mounted inside another RollSession; the inner one does nothing")
+        if not self._is_inner:
+            self._is_inner = True
+            log.warning("RollSession is mounted inside another RollSession; the inner one does nothing")
         return self._application(environ, start_response)
 
     def _wants_roll(self, environ: dict[str, Any], headers: Headers) -> bool:

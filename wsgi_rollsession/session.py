@@ -174,9 +174,13 @@ class Session(MutableMapping[str, Any]):
             SessionCommitted
         """
         self._change()
-        if isinstance(tags, str):
-            raise TypeError("tags: requires several strings, received one; write tags=[...]")
-        self._owner.regenerate(None if tags is None else tuple(dict.fromkeys(tag_key(tag) for tag in tags)))
+        if tags is None:
+            self._owner.regenerate(None)
+            return
+        texts = [tags] if isinstance(tags, str) else list(tags)
+        if isinstance(tags, str) or not all(isinstance(tag, str) for tag in texts):
+            raise TypeError(f"tags: requires strings in a list or another iterable, received {tags!r}")
+        self._owner.regenerate(tuple(dict.fromkeys(map(tag_key, texts))))
 
     def invalidate(self) -> None:
         """End every session that the request presented, on every machine, and forget the data.
