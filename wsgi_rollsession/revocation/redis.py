@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import redis
+from redis.sentinel import MasterNotFoundError
 
 from ..errors import StoreUnavailable
 from . import StoreOptions
@@ -208,6 +209,9 @@ def _translated(function: Callable[..., T], *args: object) -> T | Refused:
         return function(*args)
     except Refused as error:
         return error
+    except MasterNotFoundError:
+        # redis-py 5 and 6 describe the client in the message, its password included.
+        raise StoreUnavailable("MasterNotFoundError: no Sentinel can be reached that knows the primary") from None
     except (redis.RedisError, OSError) as error:
         raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
