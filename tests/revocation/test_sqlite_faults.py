@@ -167,6 +167,27 @@ def test_the_database_is_replaced_by_an_older_copy(start: Callable[..., Worker],
     )
 
 
+def test_an_older_copy_is_restored_in_place(start: Callable[..., Worker], path: Path) -> None:
+    """A restore through SQLite, which keeps the file and changes what is in it, is noticed as well."""
+    one, other = start(), start()
+    copy(path, path.parent / "backup")
+    one.call("fence", [A, B], ENDED)
+    other.call("confirm", [A])
+    created = created_now(one)
+    copy(path.parent / "backup", path)
+    seconds = eventually(lambda: created <= other.call("confirm", [EVERYTHING])[0] * 1000)
+    for worker in (one, other, start()):
+        eventually(lambda worker=worker: created <= worker.call("confirm", [EVERYTHING])[0] * 1000)
+        assert refuses(worker, A, created)
+    one.call("fence", [C], ENDED)
+    assert other.call("confirm", [C]) == [ENDED]
+    report(
+        "an older copy is restored into the database under running workers, by SQLite's own means",
+        "the loss is detected; sessions created before it are refused",
+        f"detected after {seconds:.1f} s; the session whose fence the copy lacks refused in 3 of 3 processes",
+    )
+
+
 def test_an_older_copy_is_restored_while_nothing_runs(start: Callable[..., Worker], path: Path) -> None:
     """The stamp remembers how far the database was, so a backup restored before a restart is noticed, too."""
     one = start()
