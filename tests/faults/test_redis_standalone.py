@@ -136,7 +136,8 @@ def test_out_of_memory(server: RedisServer, report: Report) -> None:
 def test_evicts(report: Report) -> None:
     """A policy that drops fences when memory is full: the server is refused before it can."""
     lost = 0
-    with running(RedisServer(maxmemory="3mb", maxmemory_policy="volatile-lru")) as server:
+    with running(RedisServer(maxmemory_policy="volatile-lru")) as server:
+        server.command("CONFIG", "SET", "maxmemory", server.client().info()["used_memory"] + 1_500_000)
         options = StoreOptions(lifetime_ms=3_600_000)
         with contextlib.closing(open_store(server.url, options)) as store, pytest.raises(Exception, match="noeviction"):
             store.fence([os.urandom(16)], ENDED)

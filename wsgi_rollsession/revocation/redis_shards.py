@@ -155,7 +155,8 @@ class Shards:
         self._announced = False
         self._record = [b""] * self.link.shards  # Names.server when it was last seen
         self._contact = [(b"", 0.0)] * self.link.shards  # the server process that answered last, and when
-        self._clock: list[float | None] = [None] * self.link.shards
+        # The server's clock, less this host's wall clock and less its monotonic one.
+        self._clock: list[tuple[float, float] | None] = [None] * self.link.shards
 
     def group(self, keys: Sequence[bytes], *, everywhere: bool) -> dict[int, list[bytes]]:
         """*keys* by shard. The everything-fence is in every one; it is asked for where the others are."""
@@ -204,8 +205,8 @@ class Shards:
         is_new = bool(run_id) and (server is None or not server.startswith(run_id))
         lost = is_new and self._may_have_lost(shard, server or b"", info)
         before = self._record[shard]
-        # In one server process the record changes only if the data is lost, by FLUSHALL for example.
-        replaced = server is not None and before not in (b"", server) and server.startswith(before.split()[0])
+        # In one server process the record changes, or goes, only if the data is lost: by FLUSHALL for example.
+        replaced = before not in (b"", server) and (server is None or server.startswith(before.split()[0]))
         self._record[shard] = server or before
         try:
             if everything is None or lifetime is None or int(lifetime) < self.lifetime_ms:
@@ -296,7 +297,8 @@ class Shards:
 
     def clock_ahead_ms(self, shard: int) -> float | None:
         """How far the server's clock is ahead of ours, if that is known."""
-        return self._clock[shard]
+        clock = self._clock[shard]
+        return None if clock is None else clock[0]
 
     def close(self) -> None:
         self.link.close()
@@ -331,14 +333,17 @@ class Shards:
 
     def _watch_clock(self, shard: int, server_ms: int) -> None:
         """Notice that the server's clock has stepped forward against ours: it has dropped fences too early."""
-        ahead = server_ms - time.time() * 1000
+        ahead, ticks = server_ms - time.time() * 1000, server_ms - time.monotonic() * 1000
         before = self._clock[shard]
-        if before is None or ahead < before:
-            self._clock[shard] = ahead
-        elif ahead > before + CLOCK_STEP_MS:
-            self._clock[shard] = ahead
-            step = (ahead - before) / 1000
-            log.error("the clock of revocation store %s stepped %.0f s ahead of ours: fences lost", self.address, step)
+        if before is None or ahead < before[0]:
+            self._clock[shard] = ahead, ticks
+        elif ahead > before[0] + CLOCK_STEP_MS:
+            self._clock[shard] = ahead, ticks
+            step = (ahead - before[0]) / 1000
+            if ticks < before[1] + CLOCK_STEP_MS:
+                log.error("this host's clock stepped back by %.0f s: it accepts sessions for so much longer", step)
+                return
+            log.error("the clock of revocation store %s stepped forward by %.0f s: fences lost", self.address, step)
             if not self._accept_amnesia:
                 number = max(not_before(int(time.time() * 1000)), self.seen[shard] + 1)
                 self.script(shard, FENCE, [EVERYTHING], number, retry=True)
