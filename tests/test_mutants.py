@@ -348,7 +348,9 @@ MUTANTS: dict[str, Mutant] = {
         ],
     ),
     "today's configuration is ignored": Mutant(
-        replace(exchange, "Presented", StampedOnly),
+        together(
+            replace(exchange, "Presented", StampedOnly), replace(policy, "end", lambda record, today: record.ends)
+        ),
         [Test(invariants.test_invariant_4_a_shorter_timeout_holds_at_once, "past today's timeout")],
     ),
     "only the browser ends sessions": Mutant(
