@@ -120,7 +120,7 @@ class OpenAddressing:
 
 
 class Buckets(Replica):
-    """What was chosen: a dictionary up to 16384 entries, then byte strings searched by rfind. With generations."""
+    """What was chosen: a dictionary up to 8192 entries, then byte strings searched by rfind. With generations."""
 
     def __init__(self) -> None:
         super().__init__(HOUR_MS)

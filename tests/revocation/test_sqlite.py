@@ -361,6 +361,16 @@ def test_the_longest_lifetime_counts(opened: Callable[..., Any], clock: Clock) -
     assert short.lookup([A]) == [ENDED]
 
 
+def test_an_expiry_never_moves_forward(opened: Callable[..., Any], clock: Clock) -> None:
+    """A fence that is raised again by a clock that is a little behind is kept as long as it was to be."""
+    store = opened()
+    store.fence([A], ENDED)
+    (before,) = store._writer.execute("SELECT expires FROM fences WHERE key = ?", (A,)).fetchone()
+    clock.ms -= CLOCK_STEP_MS // 2
+    store.fence([A], 1)
+    assert store._writer.execute("SELECT number, expires FROM fences WHERE key = ?", (A,)).fetchone() == (ENDED, before)
+
+
 def test_the_wal_stays_small(opened: Callable[..., Any], path: Path) -> None:
     """Raises do not make the write-ahead log grow without end."""
     store, reader = opened(), opened()

@@ -18,8 +18,8 @@ from .forks import ForkSafeLock
 #: Into how many generations a lifetime is divided. An entry may stay one generation longer than it has to.
 GENERATIONS = 8
 #: How many entries the dictionary holds before they move into the table. A dictionary's entry takes some
-#: 200 bytes, so this bounds what it costs to about 3 MB, and makes nearly every deployment's set a dictionary.
-RECENT = 16_384
+#: 200 bytes, so this bounds what it costs to about 2 MB, and makes nearly every deployment's set a dictionary.
+RECENT = 8_192
 
 _BUCKETS = 65_536
 _RECORD = 10
