@@ -81,6 +81,7 @@ class Load:
         self.violations: list[str] = []
         #: Until when a promise says that violations are not noticed yet; they are counted, and shown in the report.
         self.blind_until = 0.0
+        self.blind_because = "before it was noticed"
         self.longest = 0.0
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(threads)]
@@ -251,7 +252,7 @@ class Load:
     def observed(self) -> str:
         """One line for the table in docs/faults.md."""
         c = self.counts
-        unnoticed = f" (and {c['unnoticed']} before it was noticed)" if self.blind_until else ""
+        unnoticed = f" (and {c['unnoticed']} {self.blind_because})" if self.blind_until else ""
         return (
             f"{c['logouts']} logouts confirmed, then {c['replays']} replays of their cookies: "
             f"{len(self.violations)} accepted{unnoticed}. {c['unconfirmed']} logouts not confirmed, {c['failed']} of "

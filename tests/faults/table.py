@@ -13,20 +13,21 @@ from pathlib import Path
 INTRODUCTION = """\
 # What was broken, and what happened
 
-Made by `make faults` from the results of the tests in `tests/faults`; do not edit. Each test starts real servers, and
-breaks them under a load of logins, reads, writes and logouts that goes through the middleware (`outage="closed"`, a
-roll on every response, four workers). A model outside the servers knows which logouts were confirmed. From then on, no
-request that begins may be accepted with any copy of the session's cookies; at the end, all copies are shown to every
-worker, and to a new one that knows only what the servers know.
+Made by `python -m tests.faults.table` from the results of the fault tests; do not edit. Run with {servers}.
 
-"Refused" sessions are those that were alive and had to log in again: the price of a loss that was noticed.
+The tests of Redis break real servers under a load of logins, reads, writes and logouts that goes through the middleware
+(`outage="closed"`, a roll on every response, four workers, two of which follow). A model outside the servers knows
+which logouts were confirmed. From then on, no request that begins may be accepted with any copy of the session's
+cookies; at the end, all copies are shown to every worker, and to a new one that knows only what the servers know.
+Sessions that were "refused at the end" had to log in again: the price of a loss that was noticed.
 """
 
 
 def main(source: Path, target: Path) -> None:
     lines = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     latest = {(line["store"], line["fault"]): line for line in lines}
-    parts = [INTRODUCTION]
+    servers = sorted({line["server"] for line in lines if "server" in line})
+    parts = [INTRODUCTION.format(servers=", ".join(servers))]
     for store in sorted({line["store"] for line in latest.values()}):
         parts.append(f"\n## {store}\n\n| fault | promise | observed |\n|---|---|---|\n")
         rows = [line for line in latest.values() if line["store"] == store]

@@ -88,6 +88,20 @@ def test_hangs(server: RedisServer, report: Report) -> None:
     report(store=STORE, fault="SIGSTOP for 2 s", promise=promise, observed=load.observed())
 
 
+def test_hangs_with_degrade(server: RedisServer, report: Report) -> None:
+    """The same with the default policy: loads are served meanwhile, and no session is accepted afterwards."""
+    with Load(server.url, outage="degrade") as load:
+        load.blind_until, load.blind_because = float("inf"), "during the outage"
+        server.suspend()
+        time.sleep(2.0)
+        server.resume()
+        load.settle()
+        load.blind_until = time.monotonic() + 1.0
+    kept(load)
+    promise = f"{KEPT}; meanwhile loads are accepted unchecked, by processes that did not know of the logout"
+    report(store=STORE, fault='SIGSTOP for 2 s, with outage="degrade"', promise=promise, observed=load.observed())
+
+
 def test_refuses_connections(server: RedisServer, report: Report) -> None:
     """Connections cut and refused for a second."""
     with running(Proxy(server.port)) as proxy:

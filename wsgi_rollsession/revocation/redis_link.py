@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import redis
+from redis import cluster as clusters
 from redis import connection as connections
 from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -40,7 +40,9 @@ Greet = Callable[[Info], None]
 # redis-py has no types for these either.
 _unix: Any = connections.UnixDomainSocketConnection
 _sentinel: Any = Sentinel
-_cluster_node: Any = ClusterNode
+_cluster_node: Any = clusters.ClusterNode
+# In redis-py 5 only this parser knows a cluster's redirections; later all do, and it is gone.
+_redirections: Any = {"parser_class": clusters.ClusterParser} if hasattr(clusters, "ClusterParser") else {}
 
 #: Hash-tagged groups of keys in a cluster: {0} to {7}. A script touches one of them, and so one slot.
 CLUSTER_SHARDS = 8
@@ -98,9 +100,9 @@ def _tls(address: RedisAddress) -> dict[str, Any]:
     return {"ssl": address.tls} | {name: value for name, value in address.connection.items() if name.startswith("ssl_")}
 
 
-def _connection(address: RedisAddress, host: str, port: int) -> Connection:
+def _connection(address: RedisAddress, host: str, port: int, **more: Any) -> Connection:
     kind: Any = connections.SSLConnection if address.tls else connections.Connection
-    return kind(**_options(address.connection, host=host, port=port, db=address.db, socket_keepalive=True))
+    return kind(**_options(address.connection, host=host, port=port, db=address.db, socket_keepalive=True, **more))
 
 
 class NodeLink:
@@ -278,7 +280,7 @@ class ClusterLink:
     def _node(self, owner: tuple[str, int]) -> NodeLink:
         node = self._nodes.get(owner)
         if node is None:
-            node = NodeLink(lambda: _connection(self._address, *owner), self._greet)
+            node = NodeLink(lambda: _connection(self._address, *owner, **_redirections), self._greet)
             node = self._nodes.setdefault(owner, node)
         return node
 
