@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
+from unittest.mock import patch
 
 from wsgi_rollsession import RollSession, Session, generate_key
 from wsgi_rollsession.middleware import SESSION
@@ -146,10 +147,14 @@ def dispatch(environ: dict[str, Any], start_response: Callable[..., Any]) -> lis
 def wrap(clock: Clock | None = None, application: Any = dispatch, **options: Any) -> RollSession:
     """The filter around an application, at a clock of the test's."""
     options.setdefault("keys", KEY)
-    options.setdefault("revocations", "memory://")
-    wrapped = RollSession(application, **options)
+    store = options.setdefault("revocations", "memory://")
+    if isinstance(store, str):
+        wrapped = RollSession(application, **options)
+    else:  # one that a test has made, with a clock of its own or so
+        with patch("wsgi_rollsession.middleware.open_store", lambda url, store_options: store):
+            wrapped = RollSession(application, **{**options, "revocations": "memory://"})
     if clock is not None:
-        wrapped._clock = clock
+        wrapped._context.clock = clock
         if hasattr(wrapped.revocations, "_clock"):
             wrapped.revocations._clock = lambda: int(clock() * 1000)
     return wrapped

@@ -117,7 +117,7 @@ def test_inspect_counts_the_lease(capsys, alice):
     """The last activity is the lease's, if one is there; a damaged lease is named and ignored."""
     before = inspect(capsys, alice.header())[1][0]
     alice.clock.advance(61)
-    alice.application._clock = alice.clock
+    alice.application._context.clock = alice.clock
     alice.do(who)
     (lease,) = (name for name in alice.cookies if name.endswith("-lease"))
     # The clock of the command is the real one, and a minute ahead is tolerated.
@@ -132,7 +132,7 @@ def test_inspect_counts_the_lease(capsys, alice):
 def test_inspect_says_that_a_lease_alone_is_inert(capsys, alice):
     """A lease without its session is refused as such."""
     alice.clock.advance(61)
-    alice.application._clock = alice.clock
+    alice.application._context.clock = alice.clock
     alice.do(who)
     (name,) = (name for name in alice.cookies if name.endswith("-lease"))
     code, (result,) = inspect(capsys, f"{name}={alice.cookies[name]}")

@@ -497,7 +497,7 @@ def test_the_clock_is_read_once(clock: Clock) -> None:
         return clock()
 
     application = wrap(clock)
-    application._clock = counting
+    application._context.clock = counting
     browser = Browser(application, clock)
     for number, handler in enumerate([untouched, login("alice"), who, put("a", 1), lambda s: s.invalidate()], 1):
         browser.do(handler)

@@ -106,7 +106,7 @@ def test_the_text_of_an_option_takes_effect(load: Any) -> None:
     application = load(
         pipeline(MINIMUM + "cookie_name = sid\ncookie_layout = single\nrolling = no\namnesia = accept\n")
     )
-    browser = Browser(application, application._clock)
+    browser = Browser(application, application._context.clock)
     browser.do(login("alice"))
     assert list(browser.jar) == ["__Host-sid"]
     assert browser.receive(browser.call(who)).set_cookies == []
@@ -162,7 +162,7 @@ def test_two_in_one_pipeline(load: Any) -> None:
     second = f"\n[filter:other]\nuse = egg:wsgi_rollsession\ncookie_name = other\n{MINIMUM}"
     text = pipeline(MINIMUM + "amnesia = accept\n").replace("session app", "session other app") + second
     application = load(text)
-    browser = Browser(application, application._clock)
+    browser = Browser(application, application._context.clock)
     browser.do(put("seen", 1))
     assert len(browser.jar) == 1
     assert browser.do(get("seen")) == 1

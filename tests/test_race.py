@@ -67,7 +67,7 @@ def in_flight(browser: Browser, r1: R1, meanwhile: Callable[[], None]) -> Answer
 
 def logged_in(application: RollSession) -> Browser:
     browser = Browser(application)
-    browser.clock = application._clock  # type: ignore[assignment]
+    browser.clock = application._context.clock  # type: ignore[assignment]
     browser.do(login("alice"))
     return browser
 
@@ -164,7 +164,7 @@ def s8_late(application: RollSession, r1: R1) -> Any:
     header = browser.header()
     browser.do(logout)
     browser.do(login("bob"))
-    application._clock.advance(5)  # type: ignore[attr-defined]
+    application._context.clock.advance(5)  # type: ignore[attr-defined]
     browser.receive(browser.call(r1, header=header))
     browser.do(untouched)
     return browser.do(who)
@@ -172,9 +172,9 @@ def s8_late(application: RollSession, r1: R1) -> Any:
 
 def s8_first_visit(application: RollSession, r1: R1) -> Any:
     """R1 was sent without any cookie, and is answered after bob's login. Who is the user?"""
-    browser = Browser(application, application._clock)  # type: ignore[arg-type]
+    browser = Browser(application, application._context.clock)  # type: ignore[arg-type]
     browser.do(login("bob"))
-    application._clock.advance(5)  # type: ignore[attr-defined]
+    application._context.clock.advance(5)  # type: ignore[attr-defined]
     browser.receive(browser.call(r1, header=""))
     browser.do(untouched)
     return browser.do(who)

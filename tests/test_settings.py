@@ -256,7 +256,7 @@ def test_a_store_can_be_given_as_an_object() -> None:
     application = wrap(revocations=store)
     assert application.revocations is store
     browser = Browser(application)
-    browser.clock.now = application._clock()
+    browser.clock.now = application._context.clock()
     browser.do(login("alice"))
     assert browser.do(who) == "alice"
 
@@ -330,7 +330,7 @@ def test_a_failing_store_logs_no_password(caplog: pytest.LogCaptureFixture, tmp_
     caplog.set_level(logging.DEBUG)
     application = wrap(revocations=f"unix://user:{PASSWORD}@{tmp_path}/no.sock")
     browser = Browser(application)
-    browser.clock.now = application._clock()
+    browser.clock.now = application._context.clock()
     browser.do(login("alice"))
     browser.receive(browser.call(lambda session: repr(session)))
     with pytest.raises(Exception) as caught:

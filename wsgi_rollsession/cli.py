@@ -150,7 +150,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     finally:
         if store is not None:
             store.close()
-    results += [{"cookie": name, "refused": "a lease without its session cookie is inert"} for name in leases]
+    results += [{"cookie": _shown(name), "refused": "a lease without its session cookie is inert"} for name in leases]
     if arguments.json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
     else:
@@ -182,10 +182,15 @@ def _pairs(text: str, name: str | None) -> list[tuple[str, str]]:
     return pairs
 
 
+def _shown(name: str) -> str:
+    """A name that nobody has authenticated, fit for a terminal."""
+    return name if _BASE64URL(name) else ascii(name)
+
+
 def _session(
     ring: KeyRing, name: str, value: str, lease_value: str | None, now: int, store: Revocations | None, data: bool
 ) -> dict[str, Any]:
-    result: dict[str, Any] = {"cookie": name, "refused": None}
+    result: dict[str, Any] = {"cookie": _shown(name), "refused": None}
     try:
         if not _BASE64URL(name) or not _BASE64URL(value):
             raise seal.Unsealable("characters that are not base64url")
@@ -205,12 +210,12 @@ def _session(
     why = policy.expired(now, seen, idle, record.ends)
     if store is not None and why is None:
         numbers = store.confirm([EVERYTHING, session_key(record.id), *record.tags])
-        why = policy.refused(record.created, record.version, numbers)
+        why = policy.refused(record.created, record.version, record.passed, numbers)
     result["refused"] = why.value if why is not None else None
     result |= {
         "id": record.id.hex(),
         "version": record.version,
-        "established": record.established,
+        "established": bool(record.flags & token.ESTABLISHED),
         "created": _utc(record.created),
         "issued": _utc(issued),
         "last_seen": _utc(seen),

@@ -10,11 +10,8 @@ from base64 import urlsafe_b64encode
 
 from webob.cookies import make_cookie
 
-from .seal import SMALLEST_SESSION
 from .settings import Settings
 
-#: What browsers accept for name, value and attributes together (RFC 6265, 6.1).
-LIMIT = 4096
 #: Browsers cap Max-Age at 400 days (RFC 6265bis, 5.5).
 LONGEST = 400 * 86400
 #: Sessions looked at when one is loaded, and all that a logout looks for: bounds on what a header can cost.
@@ -69,10 +66,8 @@ class Cookies:
             if at == 0 or header.startswith("; ", at - 2) or _begins(header, at):
                 equals = at + length
                 if header.startswith("=", equals):
-                    value = header[equals + 1 : stop].strip(_BLANK_OR_QUOTE)
-                    if SMALLEST_SESSION <= len(value) <= LIMIT:
-                        sessions.append((header[at:equals], value))
-                elif header.startswith(_LEASE_IS, equals):
+                    sessions.append((header[at:equals], header[equals + 1 : stop].strip(_BLANK_OR_QUOTE)))
+                elif self.isolated and header.startswith(_LEASE_IS, equals):
                     leases[header[at:equals]] = header[equals + len(_LEASE_IS) : stop].strip(_BLANK_OR_QUOTE)
             at = header.find(prefix, stop)
         return sessions, leases

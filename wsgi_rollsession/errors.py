@@ -27,7 +27,7 @@ class SessionCommitted(RollSessionError):
 
 
 class SessionConflict(RollSessionError):
-    """``strict`` only: another request wrote this session first, or ended it; this write was refused."""
+    """The session has been ended since it was loaded, or (``strict``) another request wrote it first."""
 
 
 class StoreUnavailable(RollSessionError):

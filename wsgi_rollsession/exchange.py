@@ -10,19 +10,20 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from os import urandom
-from typing import NamedTuple
+from time import time
+from typing import NamedTuple, NoReturn
 
 from . import policy, token
-from .cookies import CANDIDATES, LIMIT, PRESENTED, Cookies
+from .cookies import CANDIDATES, PRESENTED, Cookies
 from .errors import SessionConflict, SessionTooLarge, StoreUnavailable
 from .keys import KeyRing
-from .policy import FINAL, Decision, Why
+from .policy import FINAL, OVER, Decision, Why
 from .revocation import Revocations
-from .revocation.fence import ENDED, EVERYTHING, session_digest
-from .seal import Unsealable, open_lease, open_session, peek, seal_lease, seal_session
+from .revocation.fence import ENDED, EVERYTHING, not_before, session_digest
+from .seal import LIMIT, Unsealable, open_lease, open_session, peek, seal_lease, seal_session
 from .session import EMPTY, Session, _encode
 from .settings import Settings
-from .token import NEVER, UNLIMITED, Lease, Record
+from .token import ESTABLISHED, NEVER, UNCHECKED, UNLIMITED, Lease, Record
 
 log = logging.getLogger("wsgi_rollsession")
 
@@ -47,6 +48,7 @@ class Context:
 
     __slots__ = (
         "absolute_ms",
+        "clock",
         "cookies",
         "idle_s",
         "open",
@@ -61,6 +63,7 @@ class Context:
     def __init__(self, settings: Settings, ring: KeyRing, store: Revocations) -> None:
         self.ring = ring
         self.store = store
+        self.clock: Callable[[], float] = time
         self.cookies = Cookies(settings)
         self.rolls = settings.rolls
         self.strict = settings.strict
@@ -110,13 +113,27 @@ class Presented:
         """The session's own fence."""
         return self.keys[1]
 
+    @property
+    def is_somebody(self) -> bool:
+        """Whether it says who its user is, and may still be accepted somewhere."""
+        return self.why not in FINAL and bool(self.record.tags or self.record.flags & ESTABLISHED)
+
+    def refused(self, numbers: Sequence[int]) -> Why | None:
+        """Why the fences *numbers*, those of ``keys``, refuse it, or None."""
+        record = self.record
+        return policy.refused(record.created, record.version, record.passed, numbers)
+
+    def judge(self, numbers: Sequence[int]) -> None:
+        """Take the answer of the fences."""
+        self.why = self.refused(numbers)
+
 
 class Exchange:
     """The session of one request. Used by one thread.
 
     Args:
         header: the Cookie header, whatever it holds.
-        now: when the request arrived, in Unix milliseconds. The clock is not read again.
+        now: when the request arrived, in Unix milliseconds. Everything that is decided is decided by it.
     """
 
     # Class attributes are the initial values: most requests leave most of them as they are.
@@ -124,9 +141,9 @@ class Exchange:
     _leases: dict[str, str]
     _presented: Sequence[Presented] = ()
     _beyond = False  # the sessions past CANDIDATES have been opened too
-    _base: Presented | None = None  # the session as the browser holds it, if it is alive and still ours
-    _regenerated = False
-    _pending: Record | None = None  # the session as the response will carry it
+    _base: Presented | None = None  # the session as the browser holds it; None if it holds none, or another by now
+    _lost: Why | None = None  # why the session that was loaded is not alive any more: its data must not live on
+    _unsent = False  # session._record is sealed already, by save(), and the browser lacks it
     _doomed: dict[str, bool]  # session cookies to delete -> whether there is a lease to delete
     _gave_up = False
 
@@ -180,19 +197,19 @@ class Exchange:
             self.session._adopt(base.record, new=False)
 
     def _judge(self, presented: Sequence[Presented]) -> None:
+        """Ask the fences, in one question, about those that the clock has not ended."""
         if len(presented) == 1:  # as nearly always
             one = presented[0]
             if one.why is None:
-                one.why = policy.refused(one.record.created, one.record.version, self._lookup(one.keys))
+                one.judge(self._lookup(one.keys))
             return
         living = [each for each in presented if each.why is None]
         if living:
-            keys = tuple(key for each in living for key in each.keys)
-            numbers = self._lookup(keys)
+            numbers = self._lookup(tuple(key for each in living for key in each.keys))
             start = 0
             for each in living:
                 stop = start + len(each.keys)
-                each.why = policy.refused(each.record.created, each.record.version, numbers[start:stop])
+                each.judge(numbers[start:stop])
                 start = stop
 
     def _lookup(self, keys: tuple[bytes, ...]) -> Sequence[int]:
@@ -206,13 +223,16 @@ class Exchange:
 
     def _begin(self) -> None:
         """Start over, with nothing."""
-        self.session._adopt(self._new_record(self._now, ()), new=True)
+        self.session._adopt(self._new_record(0, (0,), (), self._absolute_end()), new=True)
 
-    def _new_record(self, created: int, tags: tuple[bytes, ...]) -> Record:
-        """A session that nobody holds yet: version 0, and deadlines from now."""
-        return Record(urandom(token.ID_SIZE), 0, created, self._context.idle_s, self._ends(), False, tags, EMPTY)
+    def _new_record(self, flags: int, passed: tuple[int, ...], tags: tuple[bytes, ...], ends: int) -> Record:
+        """A session that nobody holds yet: version 0."""
+        context = self._context
+        if context.outage == "open":
+            flags |= UNCHECKED
+        return Record(urandom(token.ID_SIZE), 0, self._now, context.idle_s, ends, flags, passed, tags, EMPTY)
 
-    def _ends(self) -> int:
+    def _absolute_end(self) -> int:
         """The absolute deadline of a session that begins now."""
         absolute_ms = self._context.absolute_ms
         return NEVER if absolute_ms == NEVER else self._now + absolute_ms
@@ -228,6 +248,16 @@ class Exchange:
     def _delete(self, each: Presented) -> None:
         self._doomed[each.name] = self._doomed.get(each.name, False) or each.has_lease
 
+    def _lose(self, why: Why) -> NoReturn:
+        """The session that was loaded, or begun in this request, turns out to be refused."""
+        if self._base is not None:
+            self._base.why = why
+            self._doom(self._base)
+            self._base = None
+        self._lost = why
+        self._unsent = False
+        raise SessionConflict(why.value)
+
     # What the application asks for
 
     def _everyone(self) -> list[bytes]:
@@ -235,56 +265,82 @@ class Exchange:
 
         Also of those that are not alive as presented: their browser may hold a later version, or lease, by now.
         """
-        session = self.session
+        record = self.session._record
         if not self._beyond:
             self._beyond = True
             more = self._open(self._parse()[-PRESENTED:-CANDIDATES])
             self._presented = [*more, *self._presented]
-        keys = {each.key: None for each in self._presented if each.why is not Why.ENDED}
-        if session._version and self._base is None:  # sealed in this very request
-            keys[session_digest(session._id)[:16]] = None
+        keys = {each.key: None for each in self._presented if each.why not in OVER}
+        if record.version and self._base is None:  # sealed in this very request
+            keys[session_digest(record.id)[:16]] = None
         return list(keys)
 
     def invalidate(self) -> None:
         keys = self._everyone()
         if keys:
             self._context.store.fence(keys, ENDED)
-        self._forget()
+        self._leave(fenced=True)
         self._begin()
 
-    def _forget(self) -> None:
+    def _leave(self, *, fenced: bool) -> None:
+        """Have the browser forget every session that it presented."""
         for each in self._presented:
-            each.why = Why.ENDED
+            if fenced and each.why not in OVER:
+                each.why = Why.ENDED
             self._delete(each)
         self._base = None
-        self._pending = None
-        self._regenerated = False
+        self._lost = None
+        self._unsent = False
 
-    def regenerate(self, tags: tuple[bytes, ...] | None) -> None:
-        session, context = self.session, self._context
+    def regenerate(self, tags: tuple[bytes, ...] | None, others: bytes | None = None) -> None:
+        session, context, base = self.session, self._context, self._base
+        record = session._record
+        if self._lost is not None:
+            raise SessionConflict(self._lost.value)
+        # Without tags nobody says that somebody was authenticated just now, so the deadline of a login stays.
+        keeps_end = tags is None and bool(record.flags & ESTABLISHED)
         if tags is None:
-            tags = session._tags
+            tags = record.tags
         if len(tags) > token.MAX_TAGS:
             raise ValueError(f"tags: requires at most {token.MAX_TAGS}, received {len(tags)}")
-        keys = self._everyone()
-        asked = (EVERYTHING, *tags)
+        if others is not None and (base is None or others not in tags):
+            raise ValueError("tag: requires a tag of this session")
+        asked = base.keys if base is not None else (EVERYTHING,)
+        rest = [key for key in self._everyone() if base is None or key != base.key]
+        confirmed = False
         try:
-            if keys:
-                context.store.fence(keys, ENDED)
-            numbers = context.store.confirm(asked)
+            # In this order: what is raised after the question is larger than the numbers that the session has passed.
+            numbers = context.store.confirm((*asked, *tags))
+            if base is not None and (why := base.refused(numbers[: len(asked)])) is not None:
+                self._lose(why)
+            passed = (numbers[0], *numbers[len(asked) :])
+            if others is not None:
+                passed = self._revoke_others(tags.index(others), others, passed)
+            if base is not None and not context.store.advance(base.key, record.version, ENDED):
+                self._lose(Why.SUPERSEDED)
+            if rest:
+                context.store.fence(rest, ENDED)
+            confirmed = True
         except StoreUnavailable:
             # An anonymous session may be left behind; one that says who somebody is must not.
-            if session._tags or any(each.record.tags for each in self._presented if each.why not in FINAL):
-                raise
-            if context.outage == "closed":
+            if context.outage == "closed" or others is not None or any(each.is_somebody for each in self._presented):
                 raise
             log.warning("a session began while the revocation store was unavailable; the one before it was not ended")
-            numbers = context.store.recall(asked)
-        self._forget()
-        self._regenerated = True
-        data = session._data
-        session._adopt(self._new_record(policy.created_after(self._now, numbers), tags), new=True)
+            numbers = context.store.recall((EVERYTHING, *tags))
+            passed = tuple(numbers)
+        ends = record.ends if keeps_end else self._absolute_end()
+        data = session._read()
+        self._leave(fenced=confirmed)
+        session._adopt(self._new_record(ESTABLISHED, passed, tags, ends), new=True)
         session._data, session._suspect, session._nested = data, True, True
+
+    def _revoke_others(self, index: int, tag: bytes, passed: tuple[int, ...]) -> tuple[int, ...]:
+        """Raise a tag's fence from the number that this session has been found to pass, and pass the new one too."""
+        held = passed[1 + index]
+        number = max(not_before(int(self._context.clock() * 1000)), held + 1)
+        if not self._context.store.advance(tag, held, number):
+            self._lose(Why.TAG)
+        return (*passed[: 1 + index], number, *passed[2 + index :])
 
     def save(self) -> None:
         raw = self.session._dump()
@@ -292,12 +348,12 @@ class Exchange:
             self.invalidate()
         elif self._changed(raw):
             self._seal(raw, extends=True)  # checks all there is to check; the response seals it again
-        elif self._base is not None or self._pending is not None:
+        elif self._base is not None or self._unsent:
             self._check()
 
     def _changed(self, raw: bytes) -> bool:
-        session = self.session
-        return raw is not session._raw or (self._regenerated and self._pending is None and bool(session._tags))
+        record = self.session._record
+        return raw is not record.data or (record.version == 0 and bool(record.tags))
 
     def _emptied(self, raw: bytes) -> bool:
         return raw == EMPTY and self._base is not None and self._base.record.data != EMPTY
@@ -310,12 +366,13 @@ class Exchange:
         Called when the response starts, and again if it starts over.
 
         Args:
-            wants_roll: asked only if the session is due to be rolled.
+            wants_roll: asked only if the session is due to be rolled, or was written.
 
         Raises:
-            SessionTooLarge, SessionValueError: the session cannot be kept. A second call gives up on it.
+            SessionTooLarge, SessionValueError: the session cannot be kept.
             StoreUnavailable: the session was emptied, which is a logout, and the store did not confirm it;
                 or the outage policy refuses the write.
+            After any of these, a second call does what can be done without the change that failed.
         """
         session = self.session
         if not session._loaded:
@@ -326,10 +383,11 @@ class Exchange:
             wants_roll = _yes
         session._committed = True
         if self._gave_up:
-            return _NOTHING
-        self._gave_up = True  # until it went well
-        written, lease = self._decide(wants_roll)
-        self._gave_up = False
+            written, lease = self._decide_again(wants_roll)
+        else:
+            self._gave_up = True  # until it went well
+            written, lease = self._decide(session._dump(), wants_roll)
+            self._gave_up = False
         self._end_others()
         cookies = self._context.cookies
         set_cookies = [each for each in (written, lease) if each is not None]
@@ -342,7 +400,7 @@ class Exchange:
 
     def _looks_due(self) -> bool:
         """Whether a roll looks due, by time stamps that are not authenticated: whoever forges them gets less."""
-        context = self._context
+        context, now = self._context, self._now
         if not context.rolls:
             return False
         newest = -1
@@ -351,16 +409,17 @@ class Exchange:
             lease = self._leases.get(name)
             if lease is not None:
                 newest = max(newest, peek(lease))
-        return newest >= 0 and self._now - newest >= context.renew_after_ms
+        if newest > now + policy.CLOCK_TOLERANCE_MS:
+            return True  # no clock of ours: look closer
+        return newest >= 0 and now - newest >= context.renew_after_ms
 
-    def _decide(self, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
+    def _decide(self, raw: bytes, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
         """The Set-Cookie values of session and lease."""
-        context, base, pending = self._context, self._base, self._pending is not None
-        raw = self.session._dump()
+        context, base, unsent = self._context, self._base, self._unsent
         changed = self._changed(raw)
         decision = policy.decide(
-            alive=base is not None or changed or pending,
-            changed=changed or pending,
+            alive=base is not None or changed or unsent,
+            changed=changed or unsent,
             emptied=changed and self._emptied(raw),
             due=base is not None and context.rolls and self._now - base.seen >= context.renew_after_ms,
         )
@@ -378,6 +437,16 @@ class Exchange:
             log.warning("session %s: a write was dropped: %s", self.session.id, error)
             return None, None
 
+    def _decide_again(self, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
+        """As ``_decide``, without the change that failed: what was saved before it is kept. Raises nothing."""
+        if not self._unsent and self.session._record.version == 0:
+            return None, None
+        try:
+            return self._decide(self.session._record.data, wants_roll)
+        except (SessionTooLarge, StoreUnavailable) as error:
+            log.error("session %s: not sent: %s", self.session.id, error)
+            return None, None
+
     def _check(self) -> bool:
         """Ask the fences, authoritatively, whether the session may be issued. False if nobody could be asked.
 
@@ -385,26 +454,24 @@ class Exchange:
             SessionConflict: a fence refuses it. Its cookies will be deleted.
             StoreUnavailable: nobody could be asked, and the outage policy is not to write then.
         """
-        context, session, base = self._context, self.session, self._base
-        keys = base.keys if base is not None else (EVERYTHING, session_digest(session._id)[:16], *session._tags)
+        if self._lost is not None:
+            raise SessionConflict(self._lost.value)
+        context, base, record = self._context, self._base, self.session._record
+        keys = base.keys if base is not None else (EVERYTHING, session_digest(record.id)[:16], *record.tags)
         confirmed = True
         try:
             numbers = context.store.confirm(keys)
         except StoreUnavailable:
-            if context.outage == "closed" or (context.strict and base is not None):
+            # A strict write needs the store; one that save() has done is done.
+            if context.outage == "closed" or (context.strict and base is not None and not self._unsent):
                 raise
             confirmed = False
             numbers = context.store.recall(keys)
-        if base is None and not self._regenerated and not session._version:
-            session._created = policy.created_after(self._now, numbers[:1])
-        why = policy.refused(session._created, max(session._version, 1), numbers)
+        if record.version == 0 and not record.flags & ESTABLISHED:  # it begins now
+            record = self.session._record = record._replace(passed=(numbers[0],))
+        why = policy.refused(record.created, max(record.version, 1), record.passed, numbers)
         if why is not None:
-            if base is not None:
-                base.why = why
-                self._doom(base)
-                self._base = None
-            self._pending = None
-            raise SessionConflict(why.value)
+            self._lose(why)
         return confirmed
 
     def _seal(self, raw: bytes | None, *, extends: bool) -> str:
@@ -414,24 +481,32 @@ class Exchange:
         """
         context, session, base = self._context, self.session, self._base
         confirmed = self._check()
-        # Unchecked, a write must not extend anything: it keeps the last confirmed activity.
-        extends = extends and (confirmed or context.outage == "open")
-        issued = self._now if base is None or extends else base.seen
-        if raw is None:
-            assert self._pending is not None
-            return self._session_cookie(self._pending, issued)
+        record, idle, issued = session._record, context.idle_s, self._now
         if base is None:  # begun in this request: no older copy exists
-            version, idle, ends, established = 1, context.idle_s, self._ends(), self._regenerated
+            version = 1
         else:
-            version, idle, ends = session._version + 1, min(base.record.idle, context.idle_s), base.ends
-            established = base.record.established
-        record = Record(session._id, version, session._created, idle, ends, established, session._tags, raw)
-        set_cookie = self._session_cookie(record, issued)
-        if context.strict and base is not None and not context.store.advance(base.key, session._version, version):
-            raise SessionConflict("another request wrote the session first, or ended it")
-        self._pending = record
-        session._version, session._raw = version, raw
+            version = record.version + 1
+            if extends and (confirmed or self._may_go_unchecked(record)):
+                idle = min(record.idle, idle)
+            else:  # it must not extend anything: it keeps the last confirmed activity, and what limits it
+                idle, issued = base.idle, base.seen
+        if raw is None:
+            return self._session_cookie(record._replace(idle=idle), issued)
+        ends = base.ends if base is not None else record.ends
+        sealed = record._replace(version=version, idle=idle, ends=ends, data=raw)
+        set_cookie = self._session_cookie(sealed, issued)
+        if context.strict and base is not None and not context.store.advance(base.key, record.version, version):
+            self._lose(Why.SUPERSEDED)
+        session._record = sealed
+        self._unsent = True
         return set_cookie
+
+    def _may_go_unchecked(self, record: Record) -> bool:
+        """Whether activity extends the session although the store cannot be asked.
+
+        Only if it was so when the session began: fences raised before then do not live long enough for it.
+        """
+        return self._context.outage == "open" and bool(record.flags & UNCHECKED)
 
     def _session_cookie(self, record: Record, issued: int) -> str:
         context = self._context
@@ -453,11 +528,12 @@ class Exchange:
     def _roll(self, base: Presented) -> tuple[str | None, str | None]:
         context, now, record = self._context, self._now, base.record
         try:
-            why = policy.refused(record.created, record.version, context.store.confirm(base.keys))
+            numbers = context.store.confirm(base.keys)
         except StoreUnavailable:
-            if context.outage != "open":
+            if not self._may_go_unchecked(record):
                 return None, None
-            why = policy.refused(record.created, record.version, context.store.recall(base.keys))
+            numbers = context.store.recall(base.keys)
+        why = base.refused(numbers)
         if why is not None:
             log.info("session %s not rolled: %s", self.session.id, why.value)
             base.why = why
@@ -465,8 +541,9 @@ class Exchange:
             self._base = None
             return None, None
         if not context.cookies.isolated:
-            idle, ends = min(record.idle, context.idle_s), base.ends
-            return self._session_cookie(record._replace(idle=idle, ends=ends), now), None
+            return self._session_cookie(
+                record._replace(idle=min(record.idle, context.idle_s), ends=base.ends), now
+            ), None
         left = (base.ends - now) // 1000
         name = context.cookies.lease_name(base.name)
         value = seal_lease(context.ring, name, record.id, Lease(now, base.idle, record.version))
@@ -504,4 +581,4 @@ def _rank(each: Presented) -> tuple[bool, int, int, int]:
     a request may be in flight during the login, be answered after it, and would hide it.
     """
     record = each.record
-    return record.established, record.created, record.version, each.seen
+    return bool(record.flags & ESTABLISHED), record.created, record.version, each.seen

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -53,22 +52,20 @@ class RollSession:
         self.settings = settings
         self._application = application
         ring = settings.ring()
-        if isinstance(settings.revocations, str):
-            store = open_store(
-                settings.revocations,
-                StoreOptions(lifetime_ms=settings.fence_lifetime_ms, accept_amnesia=settings.amnesia == "accept"),
-            )
-        else:
-            store = settings.revocations
+        store = open_store(
+            settings.revocations,
+            StoreOptions(lifetime_ms=settings.fence_lifetime_ms, accept_amnesia=settings.amnesia == "accept"),
+        )
         self.revocations = store
         self._context = Context(settings, ring, store)
         self._roll_if = settings.roll_if
         self._closed = settings.outage == "closed"
         self._unshared = not store.shared
-        self._clock = time.time
         self._is_inner = False
         if settings.insecure_http:
             log.warning("insecure_http: session cookies go over plain http; use this for development only")
+        if settings.amnesia == "accept":
+            log.warning("amnesia=accept: a store that lost its data revives sessions; use this to move to a new store")
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if SESSION in environ:
@@ -78,7 +75,8 @@ class RollSession:
                 "revocations: requires a store that all processes share, such as sqlite:///revocations.db,"
                 " received one that only this process sees; a logout would not reach the others"
             )
-        exchange = Exchange(self._context, environ.get("HTTP_COOKIE", ""), int(self._clock() * 1000))
+        context = self._context
+        exchange = Exchange(context, environ.get("HTTP_COOKIE", ""), int(context.clock() * 1000))
         session = environ[SESSION] = exchange.session
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
@@ -141,17 +139,15 @@ class RollSession:
 
     # What ends sessions from outside a request
 
-    def revoke(self, *tags: str) -> None:
-        """Log out everywhere: end every session that carries one of *tags* and was created until now.
+    def revoke(self, tag: str, *tags: str) -> None:
+        """Log out everywhere: end every session that carries one of the tags and was created until now.
 
-        A session that begins afterwards is not affected. To keep one's own, read it before this (it is loaded when
-        first looked at) and ``regenerate()`` it afterwards.
+        A session that begins afterwards is not affected. To keep one's own, see ``Session.revoke_others``.
 
         Raises:
             StoreUnavailable: the store did not confirm it. The sessions may still be alive.
         """
-        if tags:
-            self.revocations.fence_now([tag_key(tag) for tag in tags])
+        self.revocations.fence_now([tag_key(each) for each in (tag, *tags)])
 
     def revoke_session(self, session_id: str) -> None:
         """End the session with this ``session.id``, whoever holds it. Raises ``StoreUnavailable``, as ``revoke``."""

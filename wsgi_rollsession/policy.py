@@ -43,8 +43,10 @@ class Why(Enum):
     TAG = "one of its tags was revoked"
 
 
-#: Those after which no request that is still in flight can show the session alive, so that its cookies can go.
-FINAL = frozenset((Why.ABSOLUTE, Why.IDLE, Why.EVERYTHING, Why.ENDED, Why.TAG))
+#: Over whatever other versions or leases of the session there may be.
+OVER = frozenset((Why.ABSOLUTE, Why.EVERYTHING, Why.ENDED, Why.TAG))
+#: Those after which no request that is still in flight will show the session alive, so that its cookies can go.
+FINAL = OVER | {Why.IDLE}
 
 
 def expired(now: int, seen: int, idle_s: int, ends: int) -> Why | None:
@@ -59,21 +61,21 @@ def expired(now: int, seen: int, idle_s: int, ends: int) -> Why | None:
     return None
 
 
-def refused(created: int, version: int, numbers: Sequence[int]) -> Why | None:
-    """Why the fences refuse a session, or None. *numbers* are those of everything, the session and its tags."""
-    if created <= numbers[0] * 1000:
+def refused(created: int, version: int, passed: Sequence[int], numbers: Sequence[int]) -> Why | None:
+    """Why the fences refuse a session, or None.
+
+    Args:
+        passed: as in ``Record``, of everything and of its tags.
+        numbers: today's, of everything, the session itself and its tags.
+    """
+    if numbers[0] > passed[0] and created <= numbers[0] * 1000:
         return Why.EVERYTHING
     if version < numbers[1]:
         return Why.ENDED if numbers[1] == ENDED else Why.SUPERSEDED
-    for number in numbers[2:]:
-        if created <= number * 1000:
+    for number, old in zip(numbers[2:], passed[1:]):
+        if number > old and created <= number * 1000:
             return Why.TAG
     return None
-
-
-def created_after(now: int, numbers: Sequence[int]) -> int:
-    """When a new session is created, such that the not-before *numbers* that exist already do not refuse it."""
-    return max(now, max(numbers) * 1000 + 1)
 
 
 class Decision(Enum):

@@ -1,4 +1,5 @@
-"""Cookie values <-> authenticated bytes. Nothing but ``peek`` reads a byte before it is authenticated.
+"""Cookie values <-> authenticated bytes. But for ``peek``, and the version and key id that say how to open a value,
+nothing is read before it is authenticated.
 
     session = b64u( 0x01 | key id 4 | issued u48 | nonce 24 | XAES-256-GCM(plaintext) )
     lease   = b64u( 0x01 | key id 4 | renewed u48 | idle u32 | version u32 | HMAC-SHA-256 truncated to 17 )
@@ -21,6 +22,8 @@ from .token import BLOCK, LEASE_SIZE, Lease, pack_lease, unpack_lease
 from .xaes import NONCE_SIZE, TAG_SIZE
 
 VERSION = b"\x01"
+#: What browsers accept for a cookie's name, value and attributes together (RFC 6265, 6.1).
+LIMIT = 4096
 _SESSION_LABEL = b"wsgi_rollsession/v1/session\0"
 _LEASE_LABEL = b"wsgi_rollsession/v1/lease\0"
 
@@ -81,7 +84,7 @@ def open_session(ring: KeyRing, name: str, value: str) -> tuple[int, bytes]:
         Unsealable
     """
     length = len(value)
-    if length < SMALLEST_SESSION or (length - SMALLEST_SESSION) % (BLOCK * 4 // 3):
+    if not SMALLEST_SESSION <= length <= LIMIT or (length - SMALLEST_SESSION) % (BLOCK * 4 // 3):
         raise Unsealable("wrong length")
     sealed = _decoded(value)
     if sealed[:1] != VERSION:

@@ -33,7 +33,7 @@ class Owner(Protocol):
     def load(self) -> None:
         """Fill in the session that the request presents, if there is one."""
 
-    def regenerate(self, tags: tuple[bytes, ...] | None) -> None: ...
+    def regenerate(self, tags: tuple[bytes, ...] | None, others: bytes | None = None) -> None: ...
 
     def invalidate(self) -> None: ...
 
@@ -49,16 +49,12 @@ class Session(MutableMapping[str, Any]):
 
     # Class attributes are the initial values: most requests leave most of them as they are.
     _loaded = False  # whether the owner has been asked
+    _record: Record  # what was loaded, or last sealed
+    _new = True
     _data: dict[str, Any] | None = None  # parsed only if somebody looks
-    _raw = EMPTY  # the JSON that the browser holds
     _suspect = False  # something was assigned, or a mutable value was handed out
     _nested = False  # a mutable value was assigned or handed out: its insides may have changed
     _committed = False
-    _id = b""
-    _version = 0
-    _created = 0
-    _tags: tuple[bytes, ...] = ()
-    _new = True
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
@@ -70,7 +66,8 @@ class Session(MutableMapping[str, Any]):
         if data is None:
             if not self._loaded:
                 self._load()
-            data = self._data = _decode(self._raw.decode("utf-8"))[0] if self._raw != EMPTY else {}
+            raw = self._record.data
+            data = self._data = _decode(raw.decode("utf-8"))[0] if raw != EMPTY else {}
         return data
 
     def _load(self) -> None:
@@ -129,13 +126,13 @@ class Session(MutableMapping[str, Any]):
     def id(self) -> str:
         """32 hexadecimal digits. Not a secret: it does not open anything. ``regenerate()`` changes it."""
         self._ensure_loaded()
-        return self._id.hex()
+        return self._record.id.hex()
 
     @property
     def version(self) -> int:
         """How often the session was written. 0: never yet."""
         self._ensure_loaded()
-        return self._version
+        return self._record.version
 
     @property
     def is_new(self) -> bool:
@@ -147,13 +144,13 @@ class Session(MutableMapping[str, Any]):
     def created(self) -> datetime:
         """When the session was created, in UTC."""
         self._ensure_loaded()
-        return datetime.fromtimestamp(self._created / 1000, timezone.utc)
+        return datetime.fromtimestamp(self._record.created / 1000, timezone.utc)
 
     @property
     def tags(self) -> Tags:
         """The tags of the last ``regenerate(tags=…)``."""
         self._ensure_loaded()
-        return Tags(self._tags)
+        return Tags(self._record.tags)
 
     def _ensure_loaded(self) -> None:
         if not self._loaded:
@@ -167,20 +164,30 @@ class Session(MutableMapping[str, Any]):
         Call it whenever somebody logs in, or gains or gives up rights: a session id from before must not do.
 
         Args:
-            tags: names by which the session can be revoked later, such as ``user:42``. None keeps those it has.
+            tags: names by which the session can be revoked later, such as ``user:42``. Giving them states that
+                somebody has just been authenticated, and the absolute timeout begins anew. None keeps the tags, and
+                the absolute deadline of a session that was itself begun by ``regenerate``.
 
         Raises:
-            StoreUnavailable: the old session has tags, and the store did not confirm its end. Nothing has changed.
+            SessionConflict: the session that was loaded has been ended meanwhile, or (``strict``) written by another
+                request: its data must not live on. ``invalidate()`` forgets them, and then this works.
+            StoreUnavailable: somebody is logged in, and the store did not confirm the end of that session.
             SessionCommitted
         """
         self._change()
-        if tags is None:
-            self._owner.regenerate(None)
-            return
-        texts = [tags] if isinstance(tags, str) else list(tags)
-        if isinstance(tags, str) or not all(isinstance(tag, str) for tag in texts):
-            raise TypeError(f"tags: requires strings in a list or another iterable, received {tags!r}")
-        self._owner.regenerate(tuple(dict.fromkeys(map(tag_key, texts))))
+        self._owner.regenerate(None if tags is None else _tag_keys(tags))
+
+    def revoke_others(self, tag: str) -> None:
+        """Log out everywhere else: end every other session with *tag*, one of this session's, and regenerate this one.
+
+        Raises:
+            ValueError: the session does not have that tag.
+            SessionConflict: somebody else ended the session, or revoked the tag, meanwhile.
+            StoreUnavailable: the store did not confirm it. The other sessions may still be alive.
+            SessionCommitted
+        """
+        self._change()
+        self._owner.regenerate(None, others=tag_key(tag))
 
     def invalidate(self) -> None:
         """End every session that the request presented, on every machine, and forget the data.
@@ -208,21 +215,29 @@ class Session(MutableMapping[str, Any]):
 
     def _adopt(self, record: Record, *, new: bool) -> None:
         """Become the session of *record*."""
-        self._id, self._version, self._created, _, _, _, self._tags, self._raw = record
+        self._record = record
         self._data = None
         self._suspect = self._nested = False
         self._new = new
 
     def _dump(self) -> bytes:
-        """The data as JSON: the very object that was loaded if nothing differs from it."""
+        """The data as JSON: the very object in the record if nothing differs from it."""
+        held = self._record.data
         if not self._suspect or self._data is None:
-            return self._raw
+            return held
         data = self._data
         if self._nested:  # a change inside can have brought in what an assignment would have refused
             for key, value in data.items():
                 _check(key, value)
         raw = _encode(data).encode("utf-8") if data else EMPTY
-        return self._raw if raw == self._raw else raw
+        return held if raw == held else raw
+
+
+def _tag_keys(tags: Iterable[str]) -> tuple[bytes, ...]:
+    texts = [tags] if isinstance(tags, str) else list(tags)
+    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in texts):
+        raise TypeError(f"tags: requires strings in a list or another iterable, received {tags!r}")
+    return tuple(dict.fromkeys(map(tag_key, texts)))
 
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))

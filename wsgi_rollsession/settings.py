@@ -10,7 +10,6 @@ from typing import Any
 
 from .errors import ConfigurationError
 from .keys import KeyRing
-from .revocation import Revocations
 from .revocation.fence import CLOCK_SKEW_MS
 from .token import NEVER, UNLIMITED
 
@@ -31,7 +30,7 @@ class Settings:
     """
 
     keys: str | Sequence[str]
-    revocations: str | Revocations
+    revocations: str
     idle_timeout: Duration = "1h"
     absolute_timeout: Duration = "24h"
     rolling: bool | str = True
@@ -62,8 +61,8 @@ class Settings:
             self._set(name, _seconds(name, getattr(self, name), smallest=0 if name == "renew_after" else 1))
         self._check_timeouts()
         self._check_cookie()
-        if not isinstance(self.revocations, str) and not callable(getattr(self.revocations, "confirm", None)):
-            _refuse("revocations", "the URL of a store, or a store", type(self.revocations).__name__)
+        if not isinstance(self.revocations, str):
+            _refuse("revocations", "the URL of a store", type(self.revocations).__name__)
         if isinstance(self.roll_if, str):
             self._set("roll_if", _imported("roll_if", self.roll_if))
         elif self.roll_if is not None and not callable(self.roll_if):
@@ -91,16 +90,16 @@ class Settings:
 
     def _check_cookie(self) -> None:
         name, path, domain = self.cookie_name, self.cookie_path, self.cookie_domain
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.]{1,64}", name):
-            _refuse("cookie_name", "1 to 64 letters, digits, underscores or dots, without a __Host- prefix", name)
+        if not isinstance(name, str) or not re.fullmatch(r"(?!__)[A-Za-z0-9_][A-Za-z0-9_.]{0,63}", name):
+            _refuse("cookie_name", "1 to 64 letters, digits, underscores or dots, not beginning with a dot or __", name)
         if self.samesite == "None" and self.insecure_http:
             _refuse("samesite", "Strict or Lax with insecure_http, for browsers want None to be Secure", "None")
         if self.partitioned and self.insecure_http:
             _refuse("partitioned", "false with insecure_http, for browsers want Partitioned to be Secure", "true")
-        if not isinstance(path, str) or not re.fullmatch(r"/[!-:<-~]*", path):
-            _refuse("cookie_path", "a path that starts with / and holds no semicolon or space", path)
-        if domain is not None and not (isinstance(domain, str) and re.fullmatch(r"[A-Za-z0-9.-]+", domain)):
-            _refuse("cookie_domain", "a host name, or nothing for this host only", domain)
+        if not isinstance(path, str) or not re.fullmatch(r"/[A-Za-z0-9_.~!$&'()*+=:@%/-]*", path):
+            _refuse("cookie_path", "a path that starts with /, as RFC 3986 writes paths, without a semicolon", path)
+        if domain is not None and not (isinstance(domain, str) and _is_domain(domain)):
+            _refuse("cookie_domain", "a host name of two labels or more, or nothing for this host only", domain)
 
     # What follows is derived, in the units that the hot path wants.
 
@@ -139,6 +138,8 @@ class Settings:
             return self.idle_s * 1000 + _SLACK_MS
         return self.absolute_ms + _SLACK_MS
 
+
+_is_domain = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]").fullmatch
 
 _SECRET = {"keys", "revocations"}  # a store's URL may hold a password
 

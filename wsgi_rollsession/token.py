@@ -17,15 +17,24 @@ ID_SIZE = 16
 TAG_SIZE = 16
 MAX_TAGS = 32
 
-_HEAD = Struct(">16sIQIQBB")  # id, version, created, idle, ends, flags, number of tags
+_HEAD = Struct(">16sIQIQBBI")  # id, version, created, idle, ends, flags, number of tags, everything-fence
+_TAG = Struct(">16sI")  # a tag's hash and fence
 _LENGTH = Struct(">I")
 _LEASE = Struct(">HIII")  # renewed (u48 in two parts), idle, version
+
+
+#: Flags of a record. It was begun by ``regenerate()``, as at a login, and not by storing something into none.
+ESTABLISHED = 1
+#: It was begun under ``outage="open"``: it may be extended while nobody can be asked.
+UNCHECKED = 2
 
 
 class Record(NamedTuple):
     """A session, as its cookie carries it. Times are Unix milliseconds, timeouts are seconds.
 
-    *established*: it was begun by ``regenerate()``, as at a login, and not by storing something into none.
+    *passed* are the not-before numbers that existed when the session began, of everything and of each tag: only
+    larger ones, raised since, can refuse it. Otherwise a login just after a "log out everywhere", which reaches into
+    the future by the clocks' tolerance, would be refused.
     """
 
     id: bytes
@@ -33,7 +42,8 @@ class Record(NamedTuple):
     created: int
     idle: int
     ends: int
-    established: bool
+    flags: int
+    passed: tuple[int, ...]
     tags: tuple[bytes, ...]
     data: bytes
 
@@ -51,9 +61,10 @@ LEASE_SIZE = _LEASE.size
 
 def pack(record: Record) -> bytes:
     """The plaintext of a session cookie."""
-    id_, version, created, idle, ends, established, tags, data = record
-    head = _HEAD.pack(id_, version, created, idle, ends, established, len(tags))
-    packed = b"".join((head, *tags, _LENGTH.pack(len(data)), data))
+    id_, version, created, idle, ends, flags, passed, tags, data = record
+    head = _HEAD.pack(id_, version, created, idle, ends, flags, len(tags), passed[0])
+    fences = [_TAG.pack(tag, number) for tag, number in zip(tags, passed[1:], strict=True)]
+    packed = b"".join((head, *fences, _LENGTH.pack(len(data)), data))
     return packed + bytes(-len(packed) % BLOCK)
 
 
@@ -66,21 +77,22 @@ def unpack(plaintext: bytes) -> Record:
     size = len(plaintext)
     if size < _HEAD.size + _LENGTH.size:
         raise ValueError("plaintext too short")
-    id_, version, created, idle, ends, flags, count = _HEAD.unpack_from(plaintext)
+    id_, version, created, idle, ends, flags, count, everything = _HEAD.unpack_from(plaintext)
     start = _HEAD.size
-    if start + count * TAG_SIZE + _LENGTH.size > size:
+    if start + count * _TAG.size + _LENGTH.size > size:
         raise ValueError("tags exceed the plaintext")
     tags: tuple[bytes, ...] = ()
-    while count:
-        tags += (plaintext[start : start + TAG_SIZE],)
-        start += TAG_SIZE
-        count -= 1
+    passed: tuple[int, ...] = (everything,)
+    for _ in range(count):
+        tag, number = _TAG.unpack_from(plaintext, start)
+        tags += (tag,)
+        passed += (number,)
+        start += _TAG.size
     (length,) = _LENGTH.unpack_from(plaintext, start)
     start += _LENGTH.size
     if start + length > size:
         raise ValueError("data exceeds the plaintext")
-    data = plaintext[start : start + length]
-    return Record(id_, version, created, idle, ends, flags == 1, tags, data)
+    return Record(id_, version, created, idle, ends, flags, passed, tags, plaintext[start : start + length])
 
 
 def pack_lease(lease: Lease) -> bytes:
