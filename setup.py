@@ -21,7 +21,7 @@ setup(
     package_data={"wsgi_rollsession": ["py.typed"], "wsgi_rollsession.demo": ["*.html"]},
     python_requires=">=3.10",
     # The lower bounds are the oldest releases that the suite is run with: requirements/lowest.txt.
-    install_requires=["cryptography>=41.0", "redis>=5.2", "WebOb>=1.8.9"],
+    install_requires=["cryptography>=41.0", "redis>=6.0", "WebOb>=1.8.9"],
     extras_require={
         "demo": DEMO,
         "hiredis": ["hiredis>=3.0"],
