@@ -210,7 +210,7 @@ def _translated(function: Callable[..., T], *args: object) -> T | Refused:
     except Refused as error:
         return error
     except MasterNotFoundError:
-        # redis-py 5 and 6 describe the client in the message, its password included.
+        # redis-py 6 describes the client in the message, its password included.
         raise StoreUnavailable("MasterNotFoundError: no Sentinel can be reached that knows the primary") from None
     except (redis.RedisError, OSError) as error:
         raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
