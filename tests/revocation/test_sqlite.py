@@ -310,6 +310,23 @@ def test_a_slow_writer_of_the_stamp(opened: Callable[..., Any]) -> None:
     assert reader.lookup([D]) == [ENDED]
 
 
+def test_the_stamp_is_lost_before_a_raise_returns(opened: Callable[..., Any], path: Path) -> None:
+    """An advance that was committed when the stamp file vanished is not made, and so refused, a second time."""
+    store, reader = opened(), opened()
+    store.lookup([A])
+    reader.lookup([A])
+    write = store._stamp.write
+
+    def write_and_lose(*args: int) -> None:
+        write(*args)
+        os.unlink(f"{path}-stamp")
+
+    store._stamp.write = write_and_lose
+    assert store.advance(A, 0, 1) is True
+    assert os.path.exists(f"{path}-stamp")
+    assert reader.lookup([A]) == [1]
+
+
 def test_a_stamp_never_comes_back(opened: Callable[..., Any]) -> None:
     """Each raise leaves a stamp that was not there before, also that of a store found new."""
     store = opened()

@@ -74,9 +74,11 @@ class SQLiteRevocations:
         self._stamp: Stamp | None = None
         self._inode: tuple[int, int] | None = None
         self._process = 0  # that opened them
-        self._in_place_ms = 0  # when they were last seen in place, on the store's clock
+        self._looked_ms = 0  # when they were last looked at, on the store's clock
+        self._intact_ms = 0  # and that look found no loss
         self._database = 0  # the id of the database that the replica was loaded from
         self._sequence = 0  # and of the newest row in it
+        self._newest = 0  # the newest row that this process has read or written
         self._purged_ms = 0  # the latest clock at which the replica has dropped entries
         self._closed = False
         # What `lookup` compares. They differ until the replica has been loaded.
@@ -132,8 +134,10 @@ class SQLiteRevocations:
         stamp = self._view[0]  # before the rows: who commits after this writes another one
         try:
             database, sequence, purged_ms = self._reader.execute(STATE).fetchone()
-            if database != self._database or sequence < self._sequence or has_stepped_back(now, purged_ms):
+            if database != self._database or sequence < self._newest or has_stepped_back(now, purged_ms):
                 return False
+            self._newest = sequence
+            self._intact_ms = self._looked_ms
             if has_stepped_back(now, self._purged_ms):
                 self._sequence = 0  # the replica has dropped too much, but the database has not: read all of it
                 self._purged_ms = now
@@ -185,17 +189,26 @@ class SQLiteRevocations:
                 if not self._is_usable(self._writer):
                     with self._holding(deadline, self._read_lock):
                         self._open(deadline)
-                result = self._commit(change, deadline)
-                # If the files have been replaced meanwhile, nobody will ever see what was written.
-                if self._is_usable(self._writer):
-                    return result
+                place = self._inode
+                made = self._commit(change, deadline)
+                if made and self._is_usable(self._writer):
+                    return made[0]
+                with self._holding(deadline, self._read_lock):
+                    self._open(deadline)
+                # If just the stamp was lost, everybody learns from the new one what was written. But what was written
+                # to a database that is no longer in place, nobody will ever see.
+                if made and place == self._inode:
+                    return made[0]
             raise StoreUnavailable(f"{self._name} is being replaced again and again")
 
-    def _commit(self, change: Callable[[Transaction], T], deadline: float) -> T:
+    def _commit(self, change: Callable[[Transaction], T], deadline: float) -> tuple[T] | None:
+        """Make and announce a change. None if it was not made, because the database has lost rows."""
         assert self._writer is not None
         assert self._stamp is not None
         try:
             with Transaction(self._writer, self._clock(), deadline) as transaction:
+                if self._lost_until(transaction, self._stamp):
+                    return None  # the stamp must not be overwritten before that has been acted upon
                 result = change(transaction)
                 database, sequence, _ = transaction.state()
         except BaseException:
@@ -204,8 +217,9 @@ class SQLiteRevocations:
             raise
         if transaction.raised:
             self._replica.load(transaction.raised)
+            self._newest = max(self._newest, sequence)
             self._stamp.write(database, sequence)
-        return result
+        return (result,)
 
     # The files
 
@@ -228,14 +242,12 @@ class SQLiteRevocations:
         """Whether this process has opened it, and the files are still in place."""
         if connection is None or self._stamp is None or self._process != os.getpid():
             return False
-        now = self._clock()
-        if inode(self._path) != self._inode or not self._stamp.is_in_place():
-            return False
-        self._in_place_ms = now
-        return True
+        self._looked_ms = self._clock()  # before it looks
+        return inode(self._path) == self._inode and self._stamp.is_in_place()
 
     def _open(self, deadline: float) -> None:
         """Open the files, create what is missing. What is open stays so if that fails. Both locks are held."""
+        looked_ms = self._clock()
         with ExitStack() as opened:
             place = inode(self._path)  # before it is opened: replaced in between, it will be opened again
             writer = connect(self._path, deadline)
@@ -248,8 +260,10 @@ class SQLiteRevocations:
             reader.execute(f"PRAGMA busy_timeout = {int(WAIT * 1000)}")
             opened.pop_all()
         self._release()
-        if database != self._database or sequence < self._sequence:
+        if database != self._database:
             self._sequence = 0  # read all of it; what the replica knows already stays
+        self._newest = sequence
+        self._intact_ms = looked_ms
         self._writer, self._reader, self._database = writer, reader, database
         self._inode = place or inode(self._path)
         self._process = os.getpid()
@@ -264,9 +278,13 @@ class SQLiteRevocations:
             lifetime_ms = max(transaction.meta("lifetime"), self._options.lifetime_ms)
             transaction.set_meta("lifetime", lifetime_ms)
             self._replica.lifetime_ms = lifetime_ms
-            held = transaction.number(EVERYTHING)
-            lost_until_ms = self._lost_until(transaction, stamp, is_empty=held is None)
+            lost_until_ms = self._lost_until(transaction, stamp)
             if lost_until_ms:
+                if self._database or stamp.read() != (0, 0):
+                    log.error(
+                        "%s has lost fences: the file was deleted or replaced, or the clock went back", self._name
+                    )
+                held = transaction.number(EVERYTHING)
                 number = next_not_before(lost_until_ms, [held or 0, *self._replica.numbers((EVERYTHING,))])
                 transaction.fence((EVERYTHING,), 0 if self._options.accept_amnesia else number)
                 transaction.set_meta("id", new_id)  # its sequence numbers may be those of other rows
@@ -275,20 +293,19 @@ class SQLiteRevocations:
             database, sequence, _ = transaction.state()
         return database, sequence
 
-    def _lost_until(self, transaction: Transaction, stamp: Stamp, is_empty: bool) -> int:
+    def _lost_until(self, transaction: Transaction, stamp: Stamp) -> int:
         """0, or until when (Unix milliseconds) sessions were created whose fences the database may have lost."""
         database, sequence, purged_ms = transaction.state()
         if has_stepped_back(transaction.now_ms, purged_ms):
-            log.error("%s has lost fences: they were removed by a clock that has stepped back since", self._name)
             return purged_ms
 
         def lacks(seen_database: int, seen_sequence: int) -> bool:
             return seen_database != 0 and (seen_database != database or seen_sequence > sequence)
 
         # What this process has seen is no news if somebody has acted on the loss since.
-        acted = not is_empty and transaction.meta("genesis") >= self._in_place_ms
-        if lacks(*stamp.read()) or (lacks(self._database, self._sequence) and not acted):
-            log.error("%s has lost fences: it was deleted, or replaced by another or an older database", self._name)
+        is_empty = transaction.number(EVERYTHING) is None
+        acted = not is_empty and transaction.meta("genesis") >= self._intact_ms
+        if lacks(*stamp.read()) or (lacks(self._database, self._newest) and not acted):
             return transaction.now_ms + 1000  # a session may be stamped just past what `not_before` gives now
         return transaction.now_ms if is_empty else 0
 
