@@ -131,12 +131,13 @@ class SQLiteRevocations:
         """Load the rows that are new. False if the database has lost rows since this process opened it."""
         assert self._reader is not None
         now = self._clock()
+        newest = self._newest
         stamp = self._view[0]  # before the rows: who commits after this writes another one
         try:
             database, sequence, purged_ms = self._reader.execute(STATE).fetchone()
-            if database != self._database or sequence < self._newest or has_stepped_back(now, purged_ms):
+            if database != self._database or sequence < newest or has_stepped_back(now, purged_ms):
                 return False
-            self._newest = sequence
+            self._newest = max(self._newest, sequence)
             self._intact_ms = self._looked_ms
             if has_stepped_back(now, self._purged_ms):
                 self._sequence = 0  # the replica has dropped too much, but the database has not: read all of it
