@@ -19,7 +19,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from . import capacity, cost, e2e, instructions, machine, report, scale
+from tests.servers import RedisServer, running
+
+from . import capacity, cost, e2e, instructions, machine, propagation, report, scale
 from .contenders import Contender, contenders
 from .contenders import node as node_peers
 from .servers import redis_server
@@ -38,13 +40,15 @@ class Effort:
     e2e_rounds: int
     e2e_seconds: float
     counts: tuple[int, ...]
+    followers: int
+    logouts: int
     #: Names to which cost, end to end and capacity are restricted; everything if empty.
     only: tuple[str, ...] = ()
     #: And instructions, which are slow to count.
     counted: tuple[str, ...] = ()
 
 
-FULL = Effort(20, 7, 9, cost.SIZES, 7, 3, tuple(10**power for power in range(3, 8)))
+FULL = Effort(20, 5, 9, cost.SIZES, 5, 3, tuple(10**power for power in range(3, 8)), 8, 400)
 QUICK = Effort(
     5,
     2,
@@ -53,6 +57,8 @@ QUICK = Effort(
     2,
     1,
     (1_000, 10_000, 30_000),
+    4,
+    50,
     ("rollsession-sqlite", "rollsession-follow", "pyramid-nacl", "beaker-cookie", "flask-session-redis"),
     ("rollsession-sqlite", "pyramid-nacl"),
 )
@@ -70,7 +76,7 @@ def to_count(effort: Effort) -> list[str]:
 def race_table(effort: Effort, step: Step) -> dict[str, Any]:
     """Every contender in a process of its own, several at once: nothing here depends on time."""
     results: dict[str, Any] = {}
-    with redis_server() as url, ThreadPoolExecutor(4) as pool:
+    with redis_server() as url, ThreadPoolExecutor(8) as pool:
         running = {}
         for each in contenders().values():
             why = node_peers.missing() if each.serves == "http" else None
@@ -129,13 +135,29 @@ def end_to_end(effort: Effort, step: Step) -> dict[str, Any]:
         return {"missing": why}
     entries = [*e2e.OURS, *e2e.PEERS]
     if effort.only:
-        entries = [entry for entry in e2e.OURS if entry.contender in effort.only]
+        entries = e2e.QUICK
     with redis_server() as url:
         return e2e.run(list(e2e.WORKERS), entries, effort.e2e_rounds, effort.e2e_seconds, url, step)
 
 
 def scales(effort: Effort, step: Step) -> dict[str, Any]:
     return scale.run(list(effort.counts), step)
+
+
+def propagations(effort: Effort, step: Step) -> dict[str, Any]:
+    """Seconds from the call of a logout until the fence is in another process's replica (see ``propagation``)."""
+    with running(RedisServer()) as server:
+        trips = propagation.round_trips(server)
+        found = {"round trip to Redis (PING)": trips}
+        for rate, pause in ((20, 0.05), (500, 0.002)):
+            name = f"{effort.followers} followers, {rate} logouts a second"
+            found[name] = propagation.measure(server, effort.followers, effort.logouts, pause)
+            step(name)
+    parts = {"median": 0.5, "p99": 0.99, "max": 1.0}
+    return {
+        name: {key: propagation.percentile(values, part) for key, part in parts.items()}
+        for name, values in found.items()
+    }
 
 
 def capacities(effort: Effort, step: Step) -> dict[str, Any]:
@@ -148,8 +170,9 @@ SECTIONS: dict[str, tuple[Callable[[Effort, Step], dict[str, Any]], Callable[[Ef
     "race": (race_table, lambda effort: len(contenders())),
     "instructions": (instruction_counts, lambda effort: 1 + len(to_count(effort))),
     "cost": (costs, lambda effort: effort.rounds * (1 + len(chosen(effort)))),
-    "e2e": (end_to_end, lambda effort: 2 * effort.e2e_rounds * len(e2e.OURS if effort.only else e2e.OURS + e2e.PEERS)),
+    "e2e": (end_to_end, lambda effort: 2 * effort.e2e_rounds * len(e2e.QUICK if effort.only else e2e.OURS + e2e.PEERS)),
     "scale": (scales, lambda effort: len(scale.STORES) * len(effort.counts)),
+    "propagation": (propagations, lambda effort: 2),
     "capacity": (capacities, lambda effort: len(capacity.OURS + capacity.PEERS)),
 }
 

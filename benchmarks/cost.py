@@ -70,7 +70,7 @@ def serve_login_logout(application: Any, template: dict[str, Any]) -> None:
 class Bench:
     """One contender's three applications in this process, each with a live session of every size that it can hold."""
 
-    def __init__(self, contender: Contender, redis_url: str, sizes: tuple[int, ...]) -> None:
+    def __init__(self, contender: Contender, redis_url: str, sizes: tuple[int, ...], crowd: int = CROWD) -> None:
         directory = Lab().directory
         self.applications = {mode: contender.build(Lab(mode, redis_url, directory=directory)) for mode in MODES}
         self.environs: dict[tuple[str, str, int], dict[str, Any]] = {}
@@ -87,14 +87,14 @@ class Bench:
                     raise RuntimeError(f"{contender.name} does not know who has just logged in")
                 for path in ("/untouched", "/read", "/write?k=note&v=1"):
                     self.environs[mode, path.partition("?")[0][1:], size] = make_environ(path, browser.jar)
-        self.crowds = {mode: self._crowd(contender, mode) for mode in MODES} if contender.ours else {}
+        self.crowds = {mode: self._crowd(contender, mode, crowd) for mode in MODES} if contender.ours else {}
         gc.collect()
         gc.freeze()  # what was made here is not what requests leave to the collector
         self._born = time.monotonic()
 
-    def _crowd(self, contender: Contender, mode: str) -> list[dict[str, Any]]:
+    def _crowd(self, contender: Contender, mode: str, crowd: int) -> list[dict[str, Any]]:
         application, environs = self.applications[mode], []
-        for _ in range(CROWD):
+        for _ in range(crowd):
             browser = Browser(WSGIServer(application, None))  # type: ignore[arg-type]
             contender.settle(application, browser, login_path(SIZE))
             environs.append(make_environ("/read", browser.jar))
@@ -111,6 +111,9 @@ class Bench:
                 body = b"".join(self.applications[mode](dict(environ), start_response))
                 if b"alice" not in body:
                     raise RuntimeError(f"the session of {mode}/{path}/{size} was not alive: {body!r}")
+        for mode in self.crowds:
+            if mode != "bare" and bool(self.set_cookie_bytes(mode, "read", SIZE)) is not (mode == "roll"):
+                raise RuntimeError(f"{mode}: rolled where it should not have, or did not where it should")
 
     def set_cookie_bytes(self, mode: str, path: str, size: int) -> int:
         sent: list[str] = []

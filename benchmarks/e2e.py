@@ -57,6 +57,9 @@ PEERS = [
 ]
 
 
+QUICK = [OURS[0], OURS[1], OURS[4]]
+
+
 def missing() -> str | None:
     return None if shutil.which("wrk") else "wrk is not installed on this machine (on Debian: apt install wrk)"
 

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .servers import redis_binary
+from tests.servers import find_redis_server
 
 PACKAGES = ("cryptography", "gunicorn", "hiredis", "pyperf", "redis", "PyNaCl", "msgspec")
 
@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "openssl": ssl.OPENSSL_VERSION,
-        "redis": first_line([redis_binary() or "redis-server", "--version"]),
+        "redis": first_line([find_redis_server() or "redis-server", "--version"]),
         "node": first_line(["node", "--version"]),
         "wrk": first_line(["wrk", "--version"]),
         "valgrind": first_line(["valgrind", "--version"]),

@@ -303,15 +303,20 @@ there (for the follower: until its replica is complete).
         text += "\nSQLite on the disk, and the purge once all has expired; each revocation removes some of it:\n\n"
         head = ["revoked", "files", "bytes a fence", "removed by a revocation", "which takes", "longest"]
         text += table(head, rows)
-    if "propagation" in data:
-        text += "\nUntil a revocation is seen by other processes:\n\n" + propagation_table(data["propagation"])
     return text
 
 
-def propagation_table(found: dict[str, Any]) -> str:
+def propagation_section(data: Data) -> str:
+    found = data["propagation"]
+    text = """## Propagation
+
+With `follow=1`: from the call of a logout in one process until the fence is in the replica of another on the same host.
+With SQLite there is nothing to wait for: the next check sees it.
+
+"""
     columns = ("median", "p99", "max")
     rows = [[name, *(seconds_text(each[what]) for what in columns)] for name, each in found.items()]
-    return table(["", "median", "99 %", "longest"], rows)
+    return text + table(["", "median", "99 %", "longest"], rows)
 
 
 def capacity_section(data: Data) -> str:
@@ -397,6 +402,7 @@ comparison is a ratio of what was measured side by side in one run. Absolute tim
         "instructions": instructions_section,
         "e2e": e2e_section,
         "scale": scale_section,
+        "propagation": propagation_section,
         "capacity": capacity_section,
     }
     for name, section in sections.items():
@@ -407,7 +413,7 @@ comparison is a ratio of what was measured side by side in one run. Absolute tim
 
 def load(raw: Path) -> tuple[Data, dict[str, Any]]:
     data, machines = {}, {}
-    for name in ("race", "cost", "instructions", "e2e", "scale", "capacity"):
+    for name in ("race", "cost", "instructions", "e2e", "scale", "propagation", "capacity"):
         path = raw / f"{name}.json"
         if path.is_file():
             found = json.loads(path.read_text())
