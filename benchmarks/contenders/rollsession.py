@@ -72,13 +72,14 @@ def settle(application: Any, browser: Browser, path: str) -> None:
 
     From then on the clock stands still, or on a slow machine a roll would come due where none is to be measured.
     """
-    if not hasattr(application, "_clock"):  # the bare application
+    context = getattr(application, "_context", None)
+    if context is None:  # the bare application
         browser.get(path)
         return
     now = FIRST.setdefault(id(application), time.time())
-    application._clock = lambda: now - 61
+    context.clock = lambda: now - 61
     browser.get(path)
-    application._clock = lambda: now
+    context.clock = lambda: now
     browser.get("/read")
     if sum("lease" in name for name in browser.jar) != 1:
         raise RuntimeError("no lease a minute after the login")
