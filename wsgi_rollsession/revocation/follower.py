@@ -64,8 +64,6 @@ class _Stream:
         self.asked_at = 0.0
         self.awaited = 0  # how many replies to the open question are still to come
         self.proven = 0.0  # up to this moment the replica is complete
-        self.everything = 0  # the shard's everything-fence as the log has it
-        self.told = 0  # and as the key has it
         self.record: bytes | None = None  # Names.server, which is written anew when data is lost or changes servers
         self.changed = False  # since the last question
         self.recent: deque[tuple[float, bytes]] = deque(maxlen=_HEAL_ENTRIES)
@@ -209,7 +207,9 @@ class Follower:
                 raise
             stream.awaited -= 1
             if stream.awaited:
-                stream.told = self._shards.everything(stream.shard, reply, stream.info)
+                everything = self._shards.everything(stream.shard, reply, stream.info)
+                if self._replica.numbers((EVERYTHING,))[0] < everything:  # its raise may be older than the log
+                    self._replica.add(EVERYTHING, everything, 0)
                 stream.changed = stream.record not in (None, reply[2])
                 stream.record = reply[2]
                 self._keep_ms = self._replica.lifetime_ms = max(int(reply[1] or 0), self._keep_ms)
@@ -224,23 +224,17 @@ class Follower:
         expiry = int(now * 1000) + self._keep_ms
         rows = [(entry[:16], unpack(">I", entry[16:])[0], expiry) for _, (_, entry) in entries]
         self._replica.load(rows)
-        lost = stream.told < stream.everything  # what was told is older than these entries
         for key, number, _ in rows:
             if key == EVERYTHING:
-                stream.everything = self._shards.seen[stream.shard] = max(number, stream.everything)
+                self._shards.seen[stream.shard] = max(number, self._shards.seen[stream.shard])
         for _, (_, entry) in entries:
             stream.recent.append((now, entry))
             stream.healing.pop(entry, None)
         if entries:
             stream.position = entries[-1][0]
-        if stream.told > stream.everything:  # it may be older than the log
-            stream.everything = stream.told
-            self._replica.add(EVERYTHING, stream.told, expiry)
-        if (lost or stream.changed) and stream.asked_from != _BEGINNING:
+        if stream.changed and stream.asked_from != _BEGINNING:
             log.warning("revocation store %s has lost data, or moved; reading it anew", self._shards.address)
             stream.restart()
-            if lost:
-                self._shards.script(stream.shard, FENCE, [EVERYTHING], stream.everything, retry=True)
         elif len(entries) < _BATCH:
             self._at_end(stream, entries)
 

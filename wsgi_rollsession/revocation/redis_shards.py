@@ -42,6 +42,8 @@ _PULSE = 1.0
 #: Milliseconds that WAIT waits for replicas; the reply must come before the connection's time-out.
 WAIT_MS = 250
 
+# ARGV: the lifetime; 1 to accept amnesia; the least number of a genesis; the caller's clock, because sessions are
+# created by that of a process, and the server's may be behind it; and then the script's own.
 _PREAMBLE = f"""
 local everything, lifetime, log = KEYS[1], KEYS[2], KEYS[3]
 local time = redis.call('TIME')
@@ -53,7 +55,7 @@ if tonumber(ARGV[1]) > life then
 end
 local keep = life + {CLOCK_STEP_MS}
 local function whole(number) return string.format('%.0f', number) end
-local function not_before() return math.ceil((now + {CLOCK_SKEW_MS}) / 1000) end
+local function not_before() return math.ceil((math.max(now, tonumber(ARGV[4])) + {CLOCK_SKEW_MS}) / 1000) end
 local function raise(key, number)
   number = math.max(number, tonumber(redis.call('GET', key) or 0))
   if key == everything then
@@ -82,15 +84,15 @@ HELLO = Script("return {now, redis.call('GET', everything)}")
 # Another server process has the data. If it may have lost some, the everything-fence goes up.
 ADOPT = Script("""
 local server = lifetime:sub(1, -9) .. 'server'
-if (redis.call('GET', server) or '') == ARGV[4] then
-  redis.call('SET', server, ARGV[5])
-  if ARGV[6] == '1' then raise(everything, math.max(not_before(), redis.call('GET', everything) + 1)) end
+if (redis.call('GET', server) or '') == ARGV[5] then
+  redis.call('SET', server, ARGV[6])
+  if ARGV[7] == '1' then raise(everything, math.max(not_before(), redis.call('GET', everything) + 1)) end
 end
 return {now, redis.call('GET', everything)}
 """)
 FENCE = Script("""
-for i = 4, #KEYS do raise(KEYS[i], tonumber(ARGV[4])) end
-return {now, ARGV[4]}
+for i = 4, #KEYS do raise(KEYS[i], tonumber(ARGV[5])) end
+return {now, ARGV[5]}
 """)
 # A session created under a fence is stamped just after it, up to three seconds ahead of the clock. So a second
 # "log out everywhere" within that time has to go past the first.
@@ -102,12 +104,13 @@ for i = 1, #KEYS do
     if held >= number then number = held + 1 end
   end
 end
+number = math.min(number, 4294967295)
 for i = 4, #KEYS do raise(KEYS[i], number) end
 return {now, whole(number)}
 """)
 ADVANCE = Script("""
-if tonumber(redis.call('GET', KEYS[4]) or 0) > tonumber(ARGV[4]) then return {now, '0'} end
-raise(KEYS[4], tonumber(ARGV[5]))
+if tonumber(redis.call('GET', KEYS[4]) or 0) > tonumber(ARGV[5]) then return {now, '0'} end
+raise(KEYS[4], tonumber(ARGV[6]))
 return {now, '1'}
 """)
 
@@ -189,10 +192,9 @@ class Shards:
             raise found
         if pulse:
             self._take_pulse(shard, replies[1], replies[2])
-        numbers = [int(number or 0) for number in found[3:]]
         everything = self.everything(shard, found, info)
         return [
-            max(everything, number) if key == EVERYTHING else number for key, number in zip(keys, numbers, strict=True)
+            everything if key == EVERYTHING else int(number or 0) for key, number in zip(keys, found[3:], strict=True)
         ]
 
     def everything(self, shard: int, state: Sequence[bytes | None], info: Info) -> int:
@@ -214,8 +216,10 @@ class Shards:
             if is_new:
                 record = b"%s %d %s" % (run_id, time.time(), os.urandom(4).hex().encode())
                 everything = self.script(shard, ADOPT, (), server or b"", record, int(lost), retry=True)
-            if replaced and int(everything) <= self.seen[shard] and not self._accept_amnesia:
-                everything = self.script(shard, FENCE, [EVERYTHING], self.seen[shard] + 1, retry=True)
+            # A fail-over may have lost the last raise of it.
+            least = self.seen[shard] + replaced
+            if int(everything) < least and not self._accept_amnesia:
+                everything = self.script(shard, FENCE, [EVERYTHING], least, retry=True)
         except Refused:
             if everything is None or lost or replaced:
                 self._record[shard] = before
@@ -223,7 +227,7 @@ class Shards:
             # Only bookkeeping was refused (by a full memory, say): what was read is good, and the next one tries again.
         self._contact[shard] = run_id, time.monotonic()
         self.seen[shard] = max(int(everything), self.seen[shard])
-        return int(everything)
+        return self.seen[shard]
 
     def _announce(self) -> None:
         """Tell every shard the lifetime: sessions of this process may be revoked where it never asks anything."""
@@ -277,7 +281,7 @@ class Shards:
         # clock. So if it is lost, the new one must go past the old one; and the first ones of a cluster's shards are
         # alike, or a session could begin before that of one of them.
         genesis = self.seen[shard] + 1 if self.seen[shard] else max(self.seen)
-        call = (len(words), *words, *self._preface, genesis, *args)
+        call = (len(words), *words, *self._preface, genesis, int(time.time() * 1000), *args)
         waiting: list[Command] = [("WAIT", wait, WAIT_MS)] if wait else []
         replies, _ = self.link.exchange(shard, [("EVALSHA", script.sha, *call), *waiting], retry=retry)
         if isinstance(replies[0], NoScriptError):
