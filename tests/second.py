@@ -83,6 +83,13 @@ def not_before(store_ms: int) -> int:
     return whole + (1 if rest else 0)
 
 
+def is_refused(record: dict[str, Any], everything: int, own: int, tags: list[int]) -> bool:
+    """By the fences with these numbers."""
+    fences = [(everything, record["passed"])]
+    fences += [(number, tag["passed"]) for number, tag in zip(tags, record["tags"], strict=True)]
+    return record["version"] < own or any(n > passed and record["created"] <= 1000 * n for n, passed in fences)
+
+
 # XAES-256-GCM, by its definition through CMAC
 
 
@@ -112,8 +119,9 @@ def plaintext_of(record: dict[str, Any]) -> bytes:
         + record["created"].to_bytes(8, "big")
         + record["idle"].to_bytes(4, "big")
         + record["ends"].to_bytes(8, "big")
-        + bytes([1 if record["established"] else 0, len(record["tags"])])
-        + b"".join(map(bytes.fromhex, record["tags"]))
+        + bytes([record["flags"], len(record["tags"])])
+        + record["passed"].to_bytes(4, "big")
+        + b"".join(bytes.fromhex(tag["fence_key"]) + tag["passed"].to_bytes(4, "big") for tag in record["tags"])
         + len(data).to_bytes(4, "big")
         + data
     )
@@ -138,9 +146,11 @@ def record_of(plaintext: bytes) -> dict[str, Any]:
         "created": int.from_bytes(take(8), "big"),
         "idle": int.from_bytes(take(4), "big"),
         "ends": int.from_bytes(take(8), "big"),
-        "established": take(1) == b"\x01",
+        "flags": take(1)[0],
     }
-    record["tags"] = [take(16).hex() for _ in range(take(1)[0])]
+    count = take(1)[0]
+    record["passed"] = int.from_bytes(take(4), "big")
+    record["tags"] = [{"fence_key": take(16).hex(), "passed": int.from_bytes(take(4), "big")} for _ in range(count)]
     record["data"] = take(int.from_bytes(take(4), "big")).decode("utf-8")
     assert isinstance(json.loads(record["data"]), dict)
     return record

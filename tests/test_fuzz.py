@@ -70,7 +70,7 @@ def build() -> Stage:
             issued[id_] = set(alive)
     # Authentic, but not what this program writes.
     ring = KeyRing(KEYS)
-    record = Record(bytes(16), 1, int(START * 1000), 3600, NEVER, True, (), b"{}")
+    record = Record(bytes(16), 1, int(START * 1000), 3600, NEVER, 1, (0,), (), b"{}")
     for plaintext in (bytes(48), pack(record)[:40] + b"\x01\xff" + bytes(6), b"\xff" * 96):
         names.append(names[0])
         values.append(seal_session(ring, names[0], int(START * 1000), plaintext))

@@ -42,7 +42,7 @@ def room(application: RollSession, tags: int = 0) -> int:
     _, value = cookie[: cookie.index(";")].split("=")
     characters = LIMIT - (len(cookie) - len(value))
     blocks = (characters * 3 // 4 - 51) // 48
-    return blocks * 48 - 46 - 16 * tags
+    return blocks * 48 - 50 - 20 * tags
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -61,7 +61,7 @@ def test_the_largest_session_is_kept_and_one_byte_more_is_refused(clock: Clock, 
 
 @pytest.mark.parametrize("tags", [0, 1, 7, 32])
 def test_tags_take_room(clock: Clock, tags: int) -> None:
-    """Every tag takes sixteen bytes of the room."""
+    """Every tag takes twenty bytes of the room."""
     application = wrap(clock)
     size = room(application, tags) - len('{"k":""}')
 

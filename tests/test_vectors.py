@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from wsgi_rollsession import ConfigurationError, Session, seal
+from wsgi_rollsession import ConfigurationError, Session, policy, seal
 from wsgi_rollsession.keys import PREFIX, Key, KeyRing
 from wsgi_rollsession.revocation import fence
 from wsgi_rollsession.token import Lease, Record, pack, unpack
@@ -38,8 +38,9 @@ def record_of(vector: dict[str, Any]) -> Record:
         created=fields["created"],
         idle=fields["idle"],
         ends=fields["ends"],
-        established=fields["established"],
-        tags=tuple(map(bytes.fromhex, fields["tags"])),
+        flags=fields["flags"],
+        passed=(fields["passed"], *(tag["passed"] for tag in fields["tags"])),
+        tags=tuple(bytes.fromhex(tag["fence_key"]) for tag in fields["tags"]),
         data=fields["data"].encode("utf-8"),
     )
 
@@ -155,6 +156,22 @@ def test_fences() -> None:
         assert fence.not_before(vector["store_ms"]) == second.not_before(vector["store_ms"]) == vector["number"]
 
 
+@pytest.mark.parametrize("vector", FENCE["judged"], ids=short)
+def test_judgements(vector: dict[str, Any]) -> None:
+    """Fences refuse the sessions that the vectors say they refuse, by both implementations."""
+    passed = (vector["passed"], *vector["tags"])
+    numbers = (vector["everything"], vector["own"], *vector["numbers"])
+    why = policy.refused(vector["created"], vector["version"], passed, numbers)
+    assert (why is not None) is vector["refused"]
+    record = {
+        "version": vector["version"],
+        "created": vector["created"],
+        "passed": vector["passed"],
+        "tags": [{"passed": number} for number in vector["tags"]],
+    }
+    assert second.is_refused(record, vector["everything"], vector["own"], vector["numbers"]) is vector["refused"]
+
+
 # The two implementations, in one browser
 
 
@@ -172,6 +189,7 @@ def test_the_second_implementation_reads_what_the_package_sends() -> None:
         session["größe"] = ["日本", 1]
         return session.id
 
+    one.application.revoke("user:42")  # type: ignore[attr-defined]
     id_ = bytes.fromhex(one.do(login))
     one.clock.advance(100)
     one.do(who)
@@ -186,8 +204,9 @@ def test_the_second_implementation_reads_what_the_package_sends() -> None:
         "created": now,
         "idle": 3600,
         "ends": now + 86_400_000,
-        "established": True,
-        "tags": [second.tag_fence("user:42").hex()],
+        "flags": 1,
+        "passed": 0,
+        "tags": [{"fence_key": second.tag_fence("user:42").hex(), "passed": int(START) + 2}],
         "data": '{"größe":["日本",1]}',
     }
     lease = second.open_lease([KEY], f"{name}-lease", id_, one.cookies[f"{name}-lease"])
@@ -206,8 +225,9 @@ def test_the_package_reads_what_the_second_implementation_sends() -> None:
         "created": now - 7_000_000,
         "idle": 3600,
         "ends": now + 80_000_000,
-        "established": True,
-        "tags": [second.tag_fence("user:42").hex()],
+        "flags": 1,
+        "passed": 0,
+        "tags": [{"fence_key": second.tag_fence("user:42").hex(), "passed": 0}],
         "data": '{ "a" : 1, "text": "\\u00e9" }',
     }
     session = second.seal_session(KEY, name, now - 7_000_000, bytes(range(24)), record)
