@@ -72,7 +72,7 @@ def together(*mutations: Callable[[], AbstractContextManager[Any]]) -> Callable[
 
 # Doubles
 
-_refused, _extended, _created_after = policy.refused, policy.extended, policy.created_after
+_refused, _extended = policy.refused, policy.extended
 _rank, _unpack, _unpack_lease, _regenerate = exchange._rank, token.unpack, seal.unpack_lease, Exchange.regenerate
 _everyone, _open_session, _seal_session, _set = (
     Exchange._everyone,
@@ -85,7 +85,7 @@ _call = RollSession.__call__
 
 def resend(self: Exchange, base: Presented) -> Any:
     """A roll as everybody else does it: the session cookie again."""
-    if _refused(base.record.created, base.record.version, self._context.store.confirm(base.keys)) is not None:
+    if base.refused(self._context.store.confirm(base.keys)) is not None:
         return None, None
     return self._session_cookie(base.record, self._now), None
 
@@ -113,23 +113,26 @@ def call_and_remember(self: RollSession, environ: Any, start_response: Any) -> A
 
 
 def roll_with_the_time_after_the_check(self: Exchange, base: Presented) -> Any:
-    if _refused(base.record.created, base.record.version, self._context.store.confirm(base.keys)) is not None:
+    if base.refused(self._context.store.confirm(base.keys)) is not None:
         return None, None
-    return _lease(self, base, int(_latest[0]._clock() * 1000))
+    return _lease(self, base, int(_latest[0]._context.clock() * 1000))
 
 
 def only_the_chosen(self: Exchange) -> list[bytes]:
     return [self._base.key] if self._base is not None else []
 
 
-def regenerate_and_leave(self: Exchange, tags: Any) -> None:
-    with mock.patch.object(self, "_everyone", list):
-        _regenerate(self, tags)
+def regenerate_and_leave(self: Exchange, *arguments: Any) -> None:
+    with (
+        mock.patch.object(self, "_everyone", list),
+        mock.patch.object(self._context.store, "advance", return_value=True),
+    ):
+        _regenerate(self, *arguments)
 
 
-def regenerate_and_lift(self: Exchange, tags: Any) -> None:
+def regenerate_and_lift(self: Exchange, tags: Any, *rest: Any) -> None:
     """As in a peer: the login of a user deletes the mark that ended the user's sessions."""
-    _regenerate(self, tags)
+    _regenerate(self, tags, *rest)
     for tag in tags or ():
         self._context.store._replica._state[0].pop(tag, None)  # type: ignore[attr-defined]
 
@@ -217,7 +220,7 @@ MUTANTS: dict[str, Mutant] = {
         [Row("S1 S2 resurrection", "read", "alice"), Row("S5 stale overwrite", "read", None)],
     ),
     "every response writes": Mutant(
-        replace(Exchange, "_changed", lambda self, raw: self._base is not None or raw is not self.session._raw),
+        replace(Exchange, "_changed", lambda self, raw: self._base is not None or raw is not self.session._record.data),
         [
             Row("S5 stale overwrite", "read", None),
             Test(invariants.test_invariant_3_keys_are_rotated_by_writes_only, "only a write sends the session"),
@@ -297,11 +300,13 @@ MUTANTS: dict[str, Mutant] = {
         [Test(invariants.test_invariant_1_emptying_is_a_logout, "cleared but not ended")],
     ),
     "the fences of tags are ignored": Mutant(
-        replace(policy, "refused", lambda created, version, numbers: _refused(created, version, numbers[:2])),
+        replace(policy, "refused", lambda *session: _refused(*session[:3], session[3][:2])),
         [Test(invariants.test_invariant_1_log_out_everywhere, "the tag's sessions have ended")],
     ),
-    "a login is not stamped after the fences of its tags": Mutant(
-        replace(policy, "created_after", lambda now, numbers: now),
+    "a login does not pass the fences that exist": Mutant(
+        replace(
+            policy, "refused", lambda created, version, passed, numbers: _refused(created, version, bytes(40), numbers)
+        ),
         [Test(invariants.test_invariant_1_log_out_everywhere, "a login right after log out everywhere works")],
     ),
     "a login lifts the fence of its tag": Mutant(
@@ -317,7 +322,7 @@ MUTANTS: dict[str, Mutant] = {
         [Test(invariants.test_invariant_5_the_set_is_bounded, "more than one lifetime's fences")],
     ),
     "genesis is ignored": Mutant(
-        replace(policy, "refused", lambda created, version, numbers: _refused(created, version, [0, *numbers[1:]])),
+        replace(policy, "refused", lambda *session: _refused(*session[:3], [0, *session[3][1:]])),
         [
             Test(invariants.test_invariant_6_a_store_that_lost_its_data_refuses, "from before the loss"),
             Test(invariants.test_invariant_1_revoke_session_and_everything, "everything was revoked"),

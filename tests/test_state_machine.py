@@ -17,12 +17,11 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     consumes,
     initialize,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
 
-from wsgi_rollsession import RollSession, StoreUnavailable, generate_key
+from wsgi_rollsession import RollSession, SessionConflict, StoreUnavailable, generate_key
 from wsgi_rollsession.exchange import Exchange
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.revocation import StoreOptions
@@ -36,6 +35,7 @@ USERS = ("alice", "bob")
 IDLE = (60, 600, 3600)
 ABSOLUTE = (3600, 7200)
 KEYS = [generate_key() for _ in range(4)]
+OPERATIONS = st.sampled_from(["read", "untouched", "write", "login", "logout", "others"])
 
 
 class Wire:
@@ -200,7 +200,10 @@ class Histories(RuleBasedStateMachine):
         match request.operation:
             case "login":
                 try:
-                    session.regenerate(tags=[f"user:{request.user}"])
+                    session.regenerate(tags=[request.user, "tenant"])
+                except SessionConflict:
+                    assert self.models[session.id].dead or self.strict, "the session was not lost"
+                    return
                 except StoreUnavailable:
                     return
                 if not request.process.revocations.down:  # type: ignore[attr-defined]
@@ -208,6 +211,19 @@ class Histories(RuleBasedStateMachine):
                 session["user"] = request.user
                 session["number"] = request.number
                 self.add(request, request.user)
+            case "others":
+                model = self.models.get(session.id)
+                if model is None or model.user is None:
+                    return
+                try:
+                    session.revoke_others(model.user)
+                except (SessionConflict, StoreUnavailable):
+                    return
+                for other in self.models.values():
+                    other.dead = other.dead or other.user == model.user
+                self.end(request.presented)
+                self.add(request, model.user)
+                self.models[session.id].ends = model.ends
             case "write":
                 if session.is_new:
                     self.add(request, None)
@@ -226,7 +242,7 @@ class Histories(RuleBasedStateMachine):
     def add(self, request: Request, user: str | None) -> None:
         options = request.process.settings
         ends = request.now + options.absolute_ms
-        self.models[request.session.id] = Model(user, request.session._created, options.idle_s, ends)
+        self.models[request.session.id] = Model(user, request.session._record.created, options.idle_s, ends)
         self.models[request.session.id].seen = request.now
 
     def end(self, names: list[str]) -> None:
@@ -273,7 +289,7 @@ class Histories(RuleBasedStateMachine):
     @rule(
         target=answers,
         request=consumes(requests),
-        operation=st.sampled_from(["read", "untouched", "write", "write", "login", "login", "logout"]),
+        operation=OPERATIONS,
         user=st.sampled_from(USERS),
     )
     def answer(self, request: Request, operation: str, user: str) -> tuple[Request, Answer]:
@@ -316,12 +332,34 @@ class Histories(RuleBasedStateMachine):
         who=st.integers(0, 1),
         where=st.integers(0, 1),
         touches=st.booleans(),
-        operation=st.sampled_from(["read", "untouched", "write", "write", "login", "login", "logout"]),
+        operation=OPERATIONS,
         user=st.sampled_from(USERS),
     )
     def round_trip(self, who: int, where: int, touches: bool, operation: str, user: str) -> None:
         """A request that nothing interferes with."""
         self.arrive(self.answer(self.send(who, where, touches), operation, user))
+
+    @rule(
+        who=st.integers(0, 1),
+        where=st.tuples(st.integers(0, 1), st.integers(0, 1)),
+        touches=st.booleans(),
+        operations=st.tuples(
+            OPERATIONS, st.lists(OPERATIONS, min_size=1, max_size=2), st.lists(OPERATIONS, max_size=2)
+        ),
+        user=st.sampled_from(USERS),
+    )
+    def race(
+        self, who: int, where: tuple[int, int], touches: bool, operations: tuple[str, list[str], list[str]], user: str
+    ) -> None:
+        """A row of the race table, made up: a request, what happens before its answer, and before its arrival."""
+        late, first, second = operations
+        request = self.send(who, where[0], touches)
+        for operation in first:
+            self.round_trip(who, where[1], touches, operation, user)
+        arriving = self.answer(request, late, user)
+        for operation in second:
+            self.round_trip(who, where[1], touches, operation, user)
+        self.arrive(arriving)
 
     @rule(arriving=consumes(answers))
     def arrive(self, arriving: tuple[Request, Answer]) -> None:
@@ -350,51 +388,46 @@ class Histories(RuleBasedStateMachine):
         elif written != before:
             assert data_after == data_before, "3: a response that did not write it changed the session"
 
-    @rule(arriving=consumes(answers))
-    def lose(self, arriving: tuple[Request, Answer]) -> None:
-        """An answer never reaches its browser."""
-
-    @rule(seconds=st.sampled_from([0.001, 1, 29, 31, 61, 300, 601, 3000, 3700]))
+    @rule(seconds=st.sampled_from([0.001, 0.5, 1, 3, 29, 31, 45, 61, 300, 601, 3700]))
     def advance(self, seconds: float) -> None:
         """Time passes. A request that would take as long as a session lives is given up by its server."""
         self.clock.advance(seconds)
         shortest = min(IDLE) * 1000
         self.in_flight = [request for request in self.in_flight if self.ms() - request.now < shortest]
 
-    @rule(user=st.sampled_from(USERS), where=st.integers(0, 1))
-    def revoke(self, user: str, where: int) -> None:
-        """A user is logged out everywhere."""
+    @rule(what=st.sampled_from([*USERS, "tenant", "everything"]), where=st.integers(0, 1))
+    def revoke(self, what: str, where: int) -> None:
+        """A user is logged out everywhere, or all users are, or all sessions end."""
         try:
-            self.processes[where].revoke(f"user:{user}")
+            if what == "everything":
+                self.processes[where].revoke_everything()
+            else:
+                self.processes[where].revoke(what)
         except StoreUnavailable:
             return
         for model in self.models.values():
-            model.dead = model.dead or model.user == user
+            if what in (model.user, "everything") or (what == "tenant" and model.user is not None):
+                model.dead = True
 
-    @rule()
-    def forget(self) -> None:
-        """The store drops every fence that it need not keep."""
-        self.store._replica._purged_ms = 0
-        self.store._replica.purge(self.ms())
-
-    @rule(where=st.integers(0, 1), idle=st.sampled_from(IDLE), absolute=st.sampled_from(ABSOLUTE))
-    def configure(self, where: int, idle: int, absolute: int) -> None:
-        """A process is restarted with another configuration; requests in flight are served by the old one."""
-        self.configurations[where] = {"idle_timeout": idle, "absolute_timeout": absolute}
-        self.restart()
-
-    @precondition(lambda self: len(self.keys) < len(KEYS))
-    @rule()
-    def rotate(self) -> None:
-        """A new key."""
-        self.keys.insert(0, KEYS[len(self.keys)])
-        self.restart()
-
-    @rule(where=st.integers(0, 1))
-    def cut_or_mend(self, where: int) -> None:
-        """A process loses the store, or finds it again."""
+    @rule(
+        what=st.sampled_from(["forget", "configure", "rotate", "cut or mend"]),
+        where=st.integers(0, 1),
+        idle=st.sampled_from(IDLE),
+        absolute=st.sampled_from(ABSOLUTE),
+    )
+    def operator(self, what: str, where: int, idle: int, absolute: int) -> None:
+        """What operators, and networks, do."""
         wire = self.wires[where]
-        if wire.down:
+        if what == "forget":  # the store drops every fence that it need not keep
+            self.store._replica._purged_ms = 0
+            self.store._replica.purge(self.ms())
+        elif what == "configure":  # the old process goes on serving the requests that are in flight
+            self.configurations[where] = {"idle_timeout": idle, "absolute_timeout": absolute}
+            self.restart()
+        elif what == "rotate" and len(self.keys) < len(KEYS):
+            self.keys.insert(0, KEYS[len(self.keys)])
+            self.restart()
+        elif wire.down:
             wire.mend()
         else:
             wire.cut()
@@ -421,30 +454,31 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 # Derandomized: a suite that is red on some days only helps nobody. To search on, raise max_examples.
-TestHistories.settings = settings(max_examples=200, stateful_step_count=50, deadline=None, derandomize=True)
+TestHistories.settings = settings(max_examples=100, stateful_step_count=50, deadline=None, derandomize=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mutant", "message"),
+    "mutant",
     [
-        ("isolation off", "^[1-4]: "),
-        ("lease off", "3: the session was sent without a write"),
-        ("a logout only deletes the cookies", "1: alive after its end"),
-        ("no fence check on load", "^[1-4]: "),
-        ("no fence check before a roll", "4: a lease was issued in an outage"),
-        ("regenerate() leaves the old session alone", "1: alive after its end"),
-        ("the fences of tags are ignored", "1: alive after its end"),
-        ("stamped expiry off", "4: alive past its deadline"),
-        ("today's configuration is ignored", "4: alive past its deadline"),
-        ("only the browser ends sessions", "4: alive past its deadline"),
-        ("strict writes do not take turns", "3: an old version was accepted"),
+        "isolation off",
+        "lease off",
+        "invalidate() ends only the chosen session",
+        "a logout only deletes the cookies",
+        "no fence check on load",
+        "no fence check before a roll",
+        "regenerate() leaves the old session alone",
+        "the fences of tags are ignored",
+        "stamped expiry off",
+        "today's configuration is ignored",
+        "only the browser ends sessions",
+        "strict writes do not take turns",
     ],
 )
-def test_the_machine_notices(mutant: str, message: str) -> None:
-    """With a mechanism switched off, some history breaks an invariant, usually that one."""
+def test_the_machine_notices(mutant: str) -> None:
+    """With a mechanism switched off, some history breaks an invariant, and the machine says which."""
     search = settings(
-        max_examples=2000, stateful_step_count=50, deadline=None, phases=[Phase.generate], derandomize=True
+        max_examples=1000, stateful_step_count=50, deadline=None, phases=[Phase.generate], derandomize=True
     )
-    with MUTANTS[mutant].off(), pytest.raises(AssertionError, match=message):
+    with MUTANTS[mutant].off(), pytest.raises(AssertionError, match=r"^[1-4]: "):
         run_state_machine_as_test(Histories, settings=search)
