@@ -303,15 +303,15 @@ class Exchange:
             tags = record.tags
         if len(tags) > token.MAX_TAGS:
             raise ValueError(f"tags: requires at most {token.MAX_TAGS}, received {len(tags)}")
-        if others is not None and (base is None or others not in tags):
+        if others is not None and others not in tags:
             raise ValueError("tag: requires a tag of this session")
-        asked = base.keys if base is not None else (EVERYTHING,)
+        asked = self._keys()
         rest = [key for key in self._everyone() if base is None or key != base.key]
         confirmed = False
         try:
             # In this order: what is raised after the question is larger than the numbers that the session has passed.
             numbers = context.store.confirm((*asked, *tags))
-            if base is not None and (why := base.refused(numbers[: len(asked)])) is not None:
+            if (why := self._refused(numbers[: len(asked)])) is not None:
                 self._lose(why)
             passed = (numbers[0], *numbers[len(asked) :])
             if others is not None:
@@ -456,8 +456,8 @@ class Exchange:
         """
         if self._lost is not None:
             raise SessionConflict(self._lost.value)
-        context, base, record = self._context, self._base, self.session._record
-        keys = base.keys if base is not None else (EVERYTHING, session_digest(record.id)[:16], *record.tags)
+        context, base = self._context, self._base
+        keys = self._keys()
         confirmed = True
         try:
             numbers = context.store.confirm(keys)
@@ -467,12 +467,24 @@ class Exchange:
                 raise
             confirmed = False
             numbers = context.store.recall(keys)
-        if record.version == 0 and not record.flags & ESTABLISHED:  # it begins now
-            record = self.session._record = record._replace(passed=(numbers[0],))
-        why = policy.refused(record.created, max(record.version, 1), record.passed, numbers)
+        why = self._refused(numbers)
         if why is not None:
             self._lose(why)
         return confirmed
+
+    def _keys(self) -> tuple[bytes, ...]:
+        """Those of the fences that apply to the session, as it is by now."""
+        if self._base is not None:
+            return self._base.keys
+        record = self.session._record
+        return (EVERYTHING, session_digest(record.id)[:16], *record.tags)
+
+    def _refused(self, numbers: Sequence[int]) -> Why | None:
+        """Why the fences *numbers*, those of ``_keys``, refuse the session, or None."""
+        record = self.session._record
+        if record.version == 0 and not record.flags & ESTABLISHED:  # it begins now
+            record = self.session._record = record._replace(passed=(numbers[0],))
+        return policy.refused(record.created, max(record.version, 1), record.passed, numbers)
 
     def _seal(self, raw: bytes | None, *, extends: bool) -> str:
         """The Set-Cookie value of the session: a version later with the data *raw*, or as it was saved.
