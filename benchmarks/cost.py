@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from .browser import Browser, WSGIServer, make_environ
@@ -72,7 +71,9 @@ class Bench:
 
     def __init__(self, contender: Contender, redis_url: str, sizes: tuple[int, ...], crowd: int = CROWD) -> None:
         directory = Lab().directory
-        self.applications = {mode: contender.build(Lab(mode, redis_url, directory=directory)) for mode in MODES}
+        self.applications = {
+            mode: contender.build(Lab(mode, redis_url, directory=directory, dated_back=True)) for mode in MODES
+        }
         self.environs: dict[tuple[str, str, int], dict[str, Any]] = {}
         self.too_large: list[int] = []
         for mode, application in self.applications.items():
@@ -201,7 +202,7 @@ def main() -> None:
 
 
 def measure(name: str, redis_url: str, options: tuple[str, ...]) -> tuple[dict[str, float], dict[str, Any]]:
-    """One round of one contender: seconds of each case (the median of pyperf's values), and the facts."""
+    """One round of one contender: seconds of each case (the least of pyperf's values), and the facts."""
     import pyperf
 
     with tempfile.TemporaryDirectory(prefix="rollsession-cost-") as directory:
@@ -212,7 +213,7 @@ def measure(name: str, redis_url: str, options: tuple[str, ...]) -> tuple[dict[s
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
         suite = pyperf.BenchmarkSuite.load(str(out))
-        times = {bench.get_name(): median(bench.get_values()) for bench in suite.get_benchmarks()}
+        times = {bench.get_name(): min(bench.get_values()) for bench in suite.get_benchmarks()}
         return times, json.loads(facts.read_text()) if facts.exists() else {}
 
 

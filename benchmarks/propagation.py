@@ -130,18 +130,21 @@ def text(results: dict[str, Any]) -> str:
         "\n",
         "Made by `python -m benchmarks.propagation`; do not edit. ",
         f"{results['workers']} processes follow one {results['server']} on the same host ({results['cores']} cores). "
-        "The delay runs from the call of the logout in another process until the fence is in a worker's replica.\n",
+        "The delay runs from the call of the logout in another process until the fence is in a worker's replica. "
+        f"Other work kept {results['load']:.1f} processes busy when it began, so of each kind of run the calmest of "
+        "several rounds is shown, and the 99th percentile of all of them.\n",
         "\n",
         f"The round trip (PING) in the same run took {trip * 1e6:.0f} µs (median).\n",
         "\n",
-        "| logouts | arrivals | p50 | p99 | p99.9 | longest | p50 / round trip | p99 / round trip |\n",
-        "|---|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| logouts | arrivals | p50 | p99 | p99.9 | longest | p50 / round trip | p99 / round trip | p99 of all rounds |\n",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|\n",
     ]
     for label, run in results["runs"].items():
         parts = [percentile(run["delays"], part) for part in (0.5, 0.99, 0.999, 1.0)]
         cells = [f"{value * 1000:.2f} ms" for value in parts]
         ratios = [f"{parts[0] / trip:.0f}", f"{parts[1] / trip:.0f}"]
-        lines.append(f"| {label} | {len(run['delays'])} | {' | '.join(cells + ratios)} |\n")
+        rounds = ", ".join(f"{value * 1000:.1f}" for value in run["p99s"]) + " ms"
+        lines.append(f"| {label} | {len(run['delays'])} | {' | '.join([*cells, *ratios, rounds])} |\n")
     lines += [
         "\n",
         "![Distribution of the delays](propagation.svg)\n",
@@ -157,12 +160,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--logouts", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with running(RedisServer()) as server:
         info = server.client().info()
         results: dict[str, Any] = {
             "workers": arguments.workers,
             "cores": os.cpu_count(),
+            "load": os.getloadavg()[0],
             "server": "Valkey " + info["valkey_version"]
             if "valkey_version" in info
             else "Redis " + info["redis_version"],
@@ -170,8 +175,10 @@ def main() -> None:
         }
         trips = round_trips(server)
         for label, pause in (("20 a second", 0.05), ("500 a second", 0.002)):
-            delays = measure(server, arguments.workers, arguments.logouts, pause)
-            results["runs"][label] = {"delays": delays}
+            # The machine may be doing something else: the calmest round counts, and the others are shown.
+            rounds = [measure(server, arguments.workers, arguments.logouts, pause) for _ in range(arguments.rounds)]
+            others = sorted(percentile(delays, 0.99) for delays in rounds)
+            results["runs"][label] = {"delays": min(rounds, key=lambda one: percentile(one, 0.99)), "p99s": others}
         results["round_trip"] = statistics.median(trips + round_trips(server))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "propagation.md").write_text(text(results), encoding="utf-8")

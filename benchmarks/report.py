@@ -117,8 +117,9 @@ def cost_section(data: Data) -> str:
 
 Microseconds over the bare application (the same application on the same framework, without a session layer), {size}
 bytes of session as JSON, WSGI called directly in one thread, timed by pyperf. {rounds} rounds; in each, every contender
-has a process of its own in which the bare application and the wrapped ones are measured side by side. Shown: the
-median, and in brackets the smallest and largest round. *Untouched*: the application does not look at the session.
+has a process of its own in which the bare application and the wrapped ones are measured side by side. Of each round the
+fastest value counts; shown is the median of the rounds, and in brackets the smallest and largest. *Untouched*: the
+application does not look at the session.
 *Read*: no roll is due. *Read + roll*: the response extends the session. *Logout*: a login and its logout, less a login.
 
 **The floor** is what no sealed JSON cookie can do without, called bare: stdlib JSON, AES-GCM, base64 of a

@@ -62,6 +62,8 @@ class Lab:
     redis_url: str = ""
     #: Whether the store gate must be built in. It costs a little, so where time is measured it is left out.
     gated: bool = False
+    #: Whether logins are to be dated back (see ``Contender.settle``), to before the store began.
+    dated_back: bool = False
     gates: Gates = field(default_factory=Gates)
     directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rollsession-bench-")))
 

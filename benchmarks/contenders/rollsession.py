@@ -39,8 +39,8 @@ def build(lab: Lab, store: str, **options: Any) -> Any:
     def open_visit(environ: dict[str, Any]) -> Visit:
         return RollVisit(environ["wsgi_rollsession.session"])
 
-    if not lab.gated:
-        options["amnesia"] = "accept"  # costs the same; `settle` logs in before the store has begun
+    if lab.dated_back:
+        options["amnesia"] = "accept"  # costs the same
     if lab.rolls:
         options["renew_after"] = 0
     # Several workers of one server must agree on the key; elsewhere a fresh one does.
