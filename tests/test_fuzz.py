@@ -241,6 +241,8 @@ def test_one_log_line_for_each_refusal_and_no_secret(stage: Stage, caplog: pytes
     name, value = stage.names[0], stage.values[0]
     for refused, reason in [
         (f"{name}={value[:-1]}", "wrong length"),
+        (f"{name}=abc", "wrong length"),
+        (f"{name}=", "wrong length"),
         (f"{name}={value[:-1]}{'A' if value[-1] != 'A' else 'B'}", "not authentic"),
         (f"{name}={value[:40]}+{value[41:]}", "not base64url"),
         (f"{name}={'A' * 132}", "unknown format version"),

@@ -20,7 +20,7 @@ from .keys import KeyRing
 from .policy import FINAL, OVER, Decision, Why
 from .revocation import Revocations
 from .revocation.fence import ENDED, EVERYTHING, not_before, session_digest
-from .seal import LIMIT, Unsealable, open_lease, open_session, peek, seal_lease, seal_session
+from .seal import LIMIT, Unsealable, open_lease, open_session, seal_lease, seal_session
 from .session import EMPTY, Session, _encode
 from .settings import Settings
 from .token import ESTABLISHED, NEVER, UNCHECKED, UNLIMITED, Lease, Record
@@ -28,8 +28,8 @@ from .token import ESTABLISHED, NEVER, UNCHECKED, UNLIMITED, Lease, Record
 log = logging.getLogger("wsgi_rollsession")
 
 
-#: Session cookies remembered as opened, in each process. A roll does not change the session cookie, so a browser sends
-#: the same value with every request until something is written.
+#: Session cookies, and leases, remembered as opened in each process. A roll does not change the session cookie, so a
+#: browser sends the same value with every request until something is written.
 REMEMBERED = 1024
 
 
@@ -52,6 +52,7 @@ class Context:
         "cookies",
         "idle_s",
         "open",
+        "open_lease",
         "outage",
         "renew_after_ms",
         "ring",
@@ -71,15 +72,19 @@ class Context:
         self.idle_s = settings.idle_s
         self.absolute_ms = settings.absolute_ms
         self.renew_after_ms = settings.renew_after_ms
-        # A pure function of name and value: whether the session is alive is asked every time. What does not open
+        # Pure functions of what is in the cookies: whether the session is alive is asked every time. What does not open
         # raises, and is not remembered.
         self.open: Callable[[str, str], Opened] = lru_cache(REMEMBERED)(self._open)
+        self.open_lease: Callable[[str, bytes, str], Lease] = lru_cache(REMEMBERED)(self._open_lease)
 
     def _open(self, name: str, value: str) -> Opened:
         issued, plaintext = open_session(self.ring, name, value)
         record = token.unpack(plaintext)
         keys = (EVERYTHING, session_digest(record.id)[:16], *record.tags)
         return Opened(issued, record, keys, policy.end(record, self.absolute_ms))
+
+    def _open_lease(self, name: str, session_id: bytes, value: str) -> Lease:
+        return open_lease(self.ring, self.cookies.lease_name(name), session_id, value)
 
 
 class Presented:
@@ -92,7 +97,7 @@ class Presented:
         seen, idle = issued, record.idle
         if lease_value is not None:
             try:
-                lease = open_lease(context.ring, context.cookies.lease_name(name), record.id, lease_value)
+                lease = context.open_lease(name, record.id, lease_value)
                 seen, idle = policy.extended(record, issued, lease)
             except Unsealable as error:
                 log.info("lease of session cookie %r ignored: %s", name, error)
@@ -328,7 +333,9 @@ class Exchange:
             log.warning("a session began while the revocation store was unavailable; the one before it was not ended")
             numbers = context.store.recall((EVERYTHING, *tags))
             passed = tuple(numbers)
-        ends = record.ends if keeps_end else self._absolute_end()
+        ends = self._absolute_end()
+        if keeps_end:  # and today's, if that is shorter than the one stamped
+            ends = record.ends if base is None else base.ends
         data = session._read()
         self._leave(fenced=confirmed)
         session._adopt(self._new_record(ESTABLISHED, passed, tags, ends), new=True)
@@ -348,7 +355,7 @@ class Exchange:
             self.invalidate()
         elif self._changed(raw):
             self._seal(raw, extends=True)  # checks all there is to check; the response seals it again
-        elif self._base is not None or self._unsent:
+        elif self._base is not None or self._unsent or self._lost is not None:
             self._check()
 
     def _changed(self, raw: bytes) -> bool:
@@ -403,12 +410,7 @@ class Exchange:
         context, now = self._context, self._now
         if not context.rolls:
             return False
-        newest = -1
-        for name, value in self._parse()[-CANDIDATES:]:
-            newest = max(newest, peek(value))
-            lease = self._leases.get(name)
-            if lease is not None:
-                newest = max(newest, peek(lease))
+        newest = context.cookies.newest(self._header)
         if newest > now + policy.CLOCK_TOLERANCE_MS:
             return True  # no clock of ours: look closer
         return newest >= 0 and now - newest >= context.renew_after_ms

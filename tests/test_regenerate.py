@@ -1,0 +1,413 @@
+"""Replacing a session: nothing that has been ended lives on in another, and fences that are passed refuse no login.
+
+Where requests interleave, a docstring numbers the steps. "R" is the request that regenerates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wsgi_rollsession import RollSession, Session, SessionConflict
+from wsgi_rollsession.revocation import StoreOptions
+from wsgi_rollsession.revocation.memory import MemoryRevocations
+
+from .browser import START, Answer, Browser, Clock, get, login, logout, put, who, wrap
+
+HOUR = 3600
+Step = Callable[[Browser], Any]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of one test."""
+    return Clock()
+
+
+def memory(clock: Clock) -> MemoryRevocations:
+    """An empty store, which the clock has left behind."""
+    store = MemoryRevocations(StoreOptions(lifetime_ms=2 * HOUR * 1000), _clock=lambda: int(clock() * 1000))
+    clock.advance(10)
+    return store
+
+
+def logged_in(clock: Clock, **options: Any) -> Browser:
+    """A browser in which alice has just logged in, before an application of its own."""
+    browser = Browser(wrap(clock, revocations=memory(clock), **options), clock)
+    browser.do(login("alice"))
+    browser.do(put("secret", 1))
+    return browser
+
+
+def application(browser: Browser) -> RollSession:
+    found = browser.application
+    assert isinstance(found, RollSession)
+    return found
+
+
+def copy(browser: Browser) -> Browser:
+    """Another holder of the same cookies."""
+    other = Browser(browser.application, browser.clock)
+    other.jar = dict(browser.jar)
+    return other
+
+
+def issued(answer: Answer) -> list[str]:
+    """The cookies that an answer sets, without those that it deletes."""
+    return [name for name, value in answer.sent().items() if value]
+
+
+REPLACE: dict[str, Callable[[Session], Any]] = {
+    "regenerate": lambda s: s.regenerate(),
+    "regenerate with tags": lambda s: s.regenerate(tags=["user:alice", "role:admin"]),
+    "revoke_others": lambda s: s.revoke_others("user:alice"),
+}
+END: dict[str, Step] = {
+    "logout": lambda browser: browser.do(logout),
+    "emptied": lambda browser: browser.do(lambda s: s.clear()),
+    "login as another": lambda browser: browser.do(login("bob")),
+    "revoke": lambda browser: application(browser).revoke("user:alice"),
+    "revoke_session": lambda browser: application(browser).revoke_session(browser.do(lambda s: s.id)),
+    "revoke_everything": lambda browser: application(browser).revoke_everything(),
+    "revoke_others elsewhere": lambda browser: elsewhere(browser).do(lambda s: s.revoke_others("user:alice")),
+}
+
+
+def elsewhere(browser: Browser) -> Browser:
+    other = Browser(browser.application, browser.clock)
+    other.do(login("alice"))
+    return other
+
+
+every_replacement = pytest.mark.parametrize("replace", REPLACE.values(), ids=list(REPLACE))
+
+
+@every_replacement
+@pytest.mark.parametrize("end", END.values(), ids=list(END))
+@pytest.mark.parametrize("pause", [0, 20])
+def test_what_was_ended_meanwhile_is_not_carried_on(
+    clock: Clock, replace: Callable[[Session], Any], end: Step, pause: float
+) -> None:
+    """1. R loads the session. 2. It is ended, which returns. 3. R replaces it: a conflict, and nothing lives on."""
+    browser = logged_in(clock)
+    other = copy(browser)
+
+    def handler(session: Session) -> None:
+        assert session["user"] == "alice"
+        clock.advance(pause)
+        end(browser)
+        clock.advance(pause)
+        for again in (replace, replace, lambda s: s.save()):
+            with pytest.raises(SessionConflict):
+                again(session)
+
+    answer = other.receive(other.call(handler))
+    assert issued(answer) == []
+    clock.advance(10)
+    assert other.do(dict) == {}
+
+
+@every_replacement
+def test_strict_what_was_written_meanwhile_is_not_undone(clock: Clock, replace: Callable[[Session], Any]) -> None:
+    """1. R loads a balance of 100. 2. Another request spends it. 3. R replaces the session: a conflict."""
+    browser = logged_in(clock, strict=True)
+    browser.do(put("balance", 100))
+
+    def handler(session: Session) -> None:
+        assert session["balance"] == 100
+        browser.do(put("balance", 0))
+        with pytest.raises(SessionConflict):
+            replace(session)
+
+    answer = browser.call(handler)
+    assert answer.set_cookies == []
+    browser.receive(answer)
+    assert browser.do(get("balance")) == 0
+
+
+@every_replacement
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_conflict_that_was_caught_is_not_forgotten(
+    clock: Clock, replace: Callable[[Session], Any], strict: bool
+) -> None:
+    """1. R loads. 2. Logout. 3. R catches the conflict of ``save``. 4. R replaces the session: a conflict again."""
+    browser = logged_in(clock, strict=strict)
+    other = copy(browser)
+
+    def handler(session: Session) -> None:
+        session["n"] = 1
+        browser.do(logout)
+        with pytest.raises(SessionConflict):
+            session.save()
+        with pytest.raises(SessionConflict):
+            replace(session)
+
+    assert issued(other.receive(other.call(handler))) == []
+    assert other.do(dict) == {}
+
+
+@pytest.mark.parametrize("end", END.values(), ids=list(END))
+def test_after_a_conflict_one_can_start_over(clock: Clock, end: Step) -> None:
+    """1. R loads. 2. The session is ended. 3. R's login is a conflict. 4. ``invalidate``, login: the data are gone."""
+    browser = logged_in(clock)
+    other = copy(browser)
+
+    def handler(session: Session) -> None:
+        assert session["secret"] == 1
+        end(browser)
+        with pytest.raises(SessionConflict):
+            session.regenerate(tags=["user:alice"])
+        session.invalidate()
+        assert dict(session) == {}
+        session.regenerate(tags=["user:alice"])
+        session["user"] = "alice again"
+
+    other.do(handler)
+    assert other.do(dict) == {"user": "alice again"}
+
+
+def between(browser: Browser, step: Callable[[], Any]) -> None:
+    """Have *step* happen once, between the next question to the fences and what follows from its answer."""
+    store = application(browser).revocations
+    confirm, armed = store.confirm, [True]
+
+    def confirm_then_step(keys: Any) -> Any:
+        numbers = confirm(keys)
+        if armed:
+            armed.clear()
+            step()
+        return numbers
+
+    store.confirm = confirm_then_step  # type: ignore[method-assign]
+
+
+@every_replacement
+@pytest.mark.parametrize("end", END.values(), ids=list(END))
+def test_what_is_ended_at_the_very_moment(clock: Clock, replace: Callable[[Session], Any], end: Step) -> None:
+    """1. R asks the fences, which know nothing. 2. The session is ended. 3. R's answer carries no session on."""
+    browser = logged_in(clock)
+    other = copy(browser)
+
+    def handler(session: Session) -> None:
+        assert session["user"] == "alice"
+        between(browser, lambda: end(browser))
+        try:
+            replace(session)
+        except SessionConflict:
+            pass  # or the check before the answer finds it
+
+    answer = other.call(handler)
+    assert issued(answer) == []
+    assert other.receive(answer).result is None
+    assert other.do(dict) == {}
+
+
+def test_a_login_that_is_revoked_before_it_is_sent(clock: Clock) -> None:
+    """1. R logs in. 2. The account is disabled. 3. R regenerates again: a conflict, for nobody checked the password."""
+    browser = Browser(wrap(clock, revocations=memory(clock)), clock)
+
+    def handler(session: Session) -> None:
+        login("alice")(session)
+        application(browser).revoke("user:alice")
+        with pytest.raises(SessionConflict):
+            session.regenerate()
+
+    assert browser.receive(browser.call(handler)).set_cookies == []
+
+
+# revoke_others
+
+
+def test_login_and_everybody_else_out(clock: Clock) -> None:
+    """``revoke_others`` works in the very request that logs in, as when a password has been changed."""
+    other = logged_in(clock)
+    browser = Browser(other.application, clock)
+
+    def handler(session: Session) -> None:
+        login("alice")(session)
+        session.revoke_others("user:alice")
+
+    browser.do(handler)
+    assert (browser.do(who), other.do(who)) == ("alice", None)
+
+
+def test_revoke_others_of_a_tag_that_is_not_mine(clock: Clock) -> None:
+    """A tag that the session does not have is refused, whoever has it, and nothing has changed."""
+    browser, other = logged_in(clock), Browser(wrap(clock), clock)
+    other.application = browser.application
+    other.do(login("bob"))
+    for session_of in (browser, other):
+        with pytest.raises(ValueError, match="requires a tag of this session"):
+            session_of.call(lambda s: s.revoke_others("user:carol"))
+    with pytest.raises(ValueError, match="requires a tag"):
+        Browser(browser.application, clock).call(lambda s: s.revoke_others("user:alice"))
+    with pytest.raises(ValueError, match="requires a tag"):
+        other.call(lambda s: s.revoke_others("user:alice"))
+    assert (browser.do(who), other.do(who)) == ("alice", "bob")
+
+
+def test_revoke_others_lets_no_other_tag_pass(clock: Clock) -> None:
+    """1. R loads. 2. Another tag of the session is revoked. 3. R revokes the others by the first: a conflict."""
+    browser = logged_in(clock)
+    browser.do(lambda s: s.regenerate(tags=["user:alice", "tenant:7"]))
+
+    def handler(session: Session) -> None:
+        assert session["user"] == "alice"
+        application(browser).revoke("tenant:7")
+        with pytest.raises(SessionConflict):
+            session.revoke_others("user:alice")
+
+    assert issued(browser.receive(browser.call(handler))) == []
+    assert browser.do(who) is None
+
+
+def test_two_revoke_others_at_once(clock: Clock) -> None:
+    """Of two sessions that revoke the others, each in the middle of the other's, one stays."""
+    browser = logged_in(clock)
+    other = elsewhere(browser)
+
+    def handler(session: Session) -> None:
+        between(browser, lambda: other.do(lambda s: s.revoke_others("user:alice")))
+        with pytest.raises(SessionConflict):
+            session.revoke_others("user:alice")
+
+    browser.do(handler)
+    assert (browser.do(who), other.do(who)) == (None, "alice")
+
+
+# What a session has passed
+
+
+def login_to_tenant(session: Session) -> None:
+    session.regenerate(tags=["user:alice", "tenant:7"])
+    session["user"] = "alice"
+
+
+def many_times(browser: Browser, step: str) -> None:
+    """Three hundred revocations within a moment, each of which the browser gets past."""
+    for _ in range(300):
+        if step == "revoke_others":
+            browser.do(lambda s: s.revoke_others("user:alice"))
+        else:
+            application(browser).revoke("user:alice")
+            browser.do(login_to_tenant)
+
+
+def forget_everything(browser: Browser) -> None:
+    """The store loses its data, and the application starts again."""
+    browser.application = wrap(browser.clock, revocations=memory(browser.clock))
+
+
+FENCES: dict[str, Step] = {
+    "the same tag": lambda browser: application(browser).revoke("user:alice"),
+    "another tag": lambda browser: application(browser).revoke("tenant:7"),
+    "everything": lambda browser: application(browser).revoke_everything(),
+    "amnesia": forget_everything,
+}
+
+
+@pytest.mark.parametrize("step", ["revoke_others", "revoke and login"])
+@pytest.mark.parametrize("fence", FENCES.values(), ids=list(FENCES))
+@pytest.mark.parametrize("pause", [0, 60])
+def test_many_revocations_do_not_outrun_other_fences(clock: Clock, step: str, fence: Step, pause: float) -> None:
+    """1. Three hundred revocations, whose numbers run ahead of the clock. 2. Another fence is raised: it refuses."""
+    browser = logged_in(clock)
+    browser.do(login_to_tenant)
+    many_times(browser, step)
+    assert browser.do(who) == "alice"
+    assert browser.do(lambda s: s.created.timestamp()) == clock()
+    clock.advance(pause)
+    header = browser.header()
+    fence(browser)
+    assert browser.call(who, header=header).result is None
+
+
+def test_a_fence_passed_for_one_tag_is_not_passed_for_another(clock: Clock) -> None:
+    """1. A tenant is revoked. 2. A login passes that. 3. At once its user is revoked: the session is refused."""
+    browser = Browser(wrap(clock, revocations=memory(clock)), clock)
+    application(browser).revoke("tenant:7")
+    browser.do(lambda s: s.regenerate(tags=["user:alice", "tenant:7"]))
+    assert browser.do(lambda s: s.is_new) is False
+    application(browser).revoke("user:alice")
+    assert browser.do(lambda s: s.is_new) is True
+
+
+def test_what_began_by_storing_passes_too(clock: Clock) -> None:
+    """A session begun by storing, just after everything was revoked, lives; one from just before does not."""
+    browser, other = (Browser(wrap(clock), clock) for _ in range(2))
+    other.application = browser.application
+    other.do(put("n", 1))
+    application(browser).revoke_everything()
+    browser.do(put("n", 1))
+    assert (browser.do(get("n")), other.do(get("n"))) == (1, None)
+
+
+def test_saved_and_then_revoked(clock: Clock) -> None:
+    """1. R stores something for the first time and saves. 2. Everything is revoked. 3. R's answer carries nothing."""
+    browser = Browser(wrap(clock, revocations=memory(clock)), clock)
+
+    def handler(session: Session) -> None:
+        session["n"] = 1
+        session.save()
+        application(browser).revoke_everything()
+
+    assert browser.receive(browser.call(handler)).set_cookies == []
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "ends"),
+    [
+        (login("alice"), lambda s: s.regenerate(), 24 * HOUR),
+        (login("alice"), lambda s: s.revoke_others("user:alice"), 24 * HOUR),
+        (lambda s: (s.regenerate(), s.update(n=1)), lambda s: s.regenerate(), 24 * HOUR),
+        (login("alice"), lambda s: s.regenerate(tags=["user:alice"]), 25 * HOUR),
+        (login("alice"), lambda s: s.regenerate(tags=[]), 25 * HOUR),
+        (put("n", 1), lambda s: s.regenerate(), 25 * HOUR),
+        (put("n", 1), login("alice"), 25 * HOUR),
+    ],
+    ids=[
+        "a login, without tags",
+        "a login, revoke_others",
+        "a login without tags, without tags",
+        "a login, with tags",
+        "a login, with no tag",
+        "anonymous, without tags",
+        "anonymous, with tags",
+    ],
+)
+def test_the_absolute_deadline(clock: Clock, first: Any, again: Any, ends: float) -> None:
+    """Only what says that somebody was authenticated begins the absolute timeout anew."""
+    browser = Browser(wrap(clock, amnesia="accept", idle_timeout="24h"), clock)
+    browser.do(first)
+    clock.advance(HOUR)
+    browser.do(lambda s: (again(s), s.update(mark=1)))
+    assert browser.do(lambda s: s.created.timestamp()) == clock() == START + HOUR
+    header = browser.header()
+    clock.now = START + 24 * HOUR - 1
+    if ends > 24 * HOUR:
+        browser.do(get("mark"))
+        header = browser.header()
+    clock.now = START + ends - 0.001
+    assert browser.call(get("mark"), header=header).result == 1
+    clock.now = START + ends
+    assert browser.call(get("mark"), header=header).result is None
+
+
+def test_the_absolute_deadline_of_today(clock: Clock) -> None:
+    """Regenerating without tags does not get past a deadline that has become shorter since the login."""
+    browser = Browser(wrap(clock, amnesia="accept"), clock)
+    browser.do(login("alice"))
+    browser.application = wrap(
+        clock, revocations=application(browser).revocations, amnesia="accept", absolute_timeout="2h"
+    )
+    for _ in range(3):
+        clock.advance(2399)
+        browser.do(lambda s: s.regenerate())
+    assert browser.do(who) == "alice"
+    clock.now = START + 2 * HOUR
+    assert browser.do(who) is None
