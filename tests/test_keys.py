@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from base64 import urlsafe_b64encode
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from wsgi_rollsession import ConfigurationError, generate_key
-from wsgi_rollsession.keys import PREFIX, Key, KeyRing
+from wsgi_rollsession.keys import HMAC, PREFIX, Key, KeyRing
 
 from .browser import Browser, Clock, login, put, who, wrap
 
@@ -78,9 +79,7 @@ def test_refused(keys: Any, message: str) -> None:
 def test_each_purpose_has_a_key_of_its_own() -> None:
     """What seals sessions, what authenticates leases and what names the key are derived apart."""
     key = Key(bytes(range(32)))
-    lease = key.lease_mac.copy()
-    lease.update(b"")
-    assert len({bytes(range(32)), key.session_aead._key, lease.digest()}) == 3
+    assert len({bytes(range(32)), key.session_aead._key, key.lease_mac.digest(b"")}) == 3
     assert len(key.id) == 4
     assert not bytes(range(32)).startswith(key.id)
 
@@ -120,3 +119,29 @@ def test_rotation_does_not_send_the_session_again() -> None:
     answer = browser.receive(browser.call(who))
     assert set(answer.sent()) == {f"{name}-lease"}
     assert browser.do(who) == "alice", "the lease is of the new key, the session of the old one"
+
+
+@pytest.mark.parametrize(
+    ("key", "message", "code"),
+    [  # RFC 4231, test cases 1 to 4
+        (b"\x0b" * 20, b"Hi There", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"),
+        (b"Jefe", b"what do ya want for nothing?", "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"),
+        (b"\xaa" * 20, b"\xdd" * 50, "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"),
+        (
+            bytes(range(1, 26)),
+            b"\xcd" * 50,
+            "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b",
+        ),
+    ],
+)
+def test_hmac_vectors(key: bytes, message: bytes, code: str) -> None:
+    """The code of leases is HMAC-SHA-256, by the RFC's vectors, however often it is used."""
+    mac = HMAC(key)
+    assert [mac.digest(message).hex() for _ in range(2)] == [code, code]
+
+
+def test_hmac_is_the_librarys() -> None:
+    """It agrees with the standard library on messages of every length around the block size."""
+    key = bytes(range(32))
+    for size in range(200):
+        assert HMAC(key).digest(b"m" * size) == hmac.digest(key, b"m" * size, "sha256")

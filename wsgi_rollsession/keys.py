@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import binascii
-import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from os import urandom
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -25,6 +25,27 @@ def generate_key() -> str:
     return PREFIX + urlsafe_b64encode(urandom(MASTER_SIZE)).decode("ascii").rstrip("=")
 
 
+class HMAC:
+    """HMAC-SHA-256 (RFC 2104) under one key: the states after the padded keys are made once and copied for every use.
+
+    ``hmac.HMAC.copy()`` does the same in Python code that takes twice as long.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        padded = key.ljust(64, b"\0")  # the keys here have 32 bytes, so that none has to be hashed first
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in padded))
+
+    def digest(self, message: bytes) -> bytes:
+        """The 32-byte code of *message*."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
 class Key:
     """A master key's id and its two subkeys, each derived by HKDF-SHA-256 (RFC 5869) under its own label."""
 
@@ -34,8 +55,7 @@ class Key:
         #: 4 bytes, public: says which key of a ring sealed a cookie.
         self.id = _derive(master, b"wsgi_rollsession/v1/key-id", 4)
         self.session_aead = XAES256GCM(_derive(master, b"wsgi_rollsession/v1/session", 32))
-        #: Keyed once; copied for every use.
-        self.lease_mac = hmac.new(_derive(master, b"wsgi_rollsession/v1/lease", 32), digestmod="sha256")
+        self.lease_mac = HMAC(_derive(master, b"wsgi_rollsession/v1/lease", 32))
 
 
 class KeyRing:
