@@ -156,6 +156,17 @@ def test_inspect_names_why_garbage_is_refused(capsys, key, cookie, reason):
     assert reason in result["refused"]
 
 
+@pytest.mark.parametrize("name", ["\x1b[31mx", "\x1b]0;title\x07x", "a\x9b1mb", "\u202etxt", "a\rb", "größe"])
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+def test_inspect_escapes_hostile_names(capsys, key, name, json_too):
+    """A cookie's name, which nobody has authenticated, is shown without what a terminal would obey."""
+    for cookie in (f"{name}=abc", f"{name}-lease={'A' * 48}"):
+        code, out, error = run(capsys, "inspect", cookie, *json_too)
+        assert code == 1
+        assert "refused" in out
+        assert all(character == "\n" or " " <= character <= "~" for character in out + error)
+
+
 def test_inspect_names_an_unknown_key(capsys, alice, monkeypatch):
     """A cookie sealed with a key that the ring does not hold is refused as such."""
     monkeypatch.setenv("OTHER", generate_key())

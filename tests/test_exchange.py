@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -907,6 +908,41 @@ def test_tags_are_hashed_in_the_store(clock: Clock, deployment: Deployment) -> N
     assert tag_key("user:alice@example.org") in held
     assert b"alice" not in held
     assert id_ not in held
+
+
+def test_a_write_that_extends_nothing_keeps_the_shorter_timeout(clock: Clock) -> None:
+    """1. A lease under an idle timeout of 600 s. 2. A write that must not roll, under 3600 s: over after 600 s."""
+    browser = logged_in(clock, renew_after=0)
+    long = another(browser, roll_if=lambda environ: False)
+    browser.application = another(browser, idle_timeout=600)
+    clock.advance(300)
+    browser.do(who)
+    browser.application = long
+    clock.advance(300)
+    browser.do(put("n", 1))
+    clock.advance(299.999)
+    assert presenting(browser, browser.header()) == "alice"
+    clock.advance(0.001)
+    assert presenting(browser, browser.header()) is None
+
+
+@pytest.mark.parametrize("where", ["{session}; {planted}", "{planted}; {session}"])
+def test_planted_garbage_does_not_stop_rolling(clock: Clock, where: str) -> None:
+    """A cookie from a sibling host, with a time stamp of the future in garbage, does not stop the rolling."""
+    browser = logged_in(clock, cookie_domain="example.org")
+    stamped = b"\x01" * 5 + int((clock() + 1e6) * 1000).to_bytes(6, "big") + bytes(88)
+    planted = f"__Secure-session-AAAAAAAA={urlsafe_b64encode(stamped).decode()}"
+    clock.advance(1000)
+    answer = browser.call(untouched, header=where.format(session=browser.header(), planted=planted))
+    (name,) = browser.cookies
+    assert list(answer.sent()) == [f"{name}-lease"]
+
+
+def test_the_single_layout_leaves_a_foreign_lease_alone(clock: Clock) -> None:
+    """In the single layout, which has no leases, a logout does not delete what another has called one."""
+    browser = logged_in(clock, cookie_layout="single")
+    answer = browser.call(logout, header=f"{browser.header()}; __Host-session-lease=another's")
+    assert list(answer.sent()) == ["__Host-session"]
 
 
 @pytest.mark.parametrize("how", ["environ", "roll_if", "public"])

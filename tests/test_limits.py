@@ -134,6 +134,27 @@ def test_a_session_that_grew_too_large_is_still_what_it_was(clock: Clock, strict
     assert browser.do(get("k")) == "after"
 
 
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("new", [False, True])
+def test_what_was_saved_is_kept_when_a_later_change_is_too_large(clock: Clock, strict: bool, new: bool) -> None:
+    """1. ``save``. 2. A change that does not fit. 3. The error page: it carries what was saved."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["test.holder"]["result"] = environ["test.handler"](environ[SESSION])
+        try:
+            start_response("200 OK", [])
+        except SessionTooLarge:
+            start_response("500 Internal Server Error", [], sys.exc_info())
+        return [b""]
+
+    browser = Browser(wrap(clock, application, amnesia="accept", strict=strict), clock)
+    if not new:
+        browser.do(login("alice"))
+    answer = browser.receive(browser.call(lambda s: (s.update(n=1), s.save(), s.update(big="x" * 5000))))
+    assert answer.status == "500 Internal Server Error"
+    assert browser.do(dict) == ({"n": 1} if new else {"user": "alice", "n": 1})
+
+
 def test_the_error_page_goes_out(clock: Clock) -> None:
     """An application that catches ``SessionTooLarge`` can answer; that answer does not carry the session."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from wsgi_rollsession import RollSession, StoreUnavailable
+from wsgi_rollsession import RollSession, Session, StoreUnavailable
+from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 
@@ -212,6 +214,30 @@ def test_login_from_a_tagged_session(scene: Scene) -> None:
     expect(scene, outcome(scene.alice, login("carol")), policy("error", "503", "error"))
 
 
+@pytest.mark.parametrize("age", [0, HOUR])
+def test_an_established_session_cannot_be_left_behind(outage: Any, age: float) -> None:
+    """A session begun by ``regenerate`` says who somebody is, tags or not, until it is dead for good."""
+    for policy_name in ("degrade", "open"):
+        scene = Scene(outage, outage=policy_name)
+        scene.stranger.do(lambda s: (s.regenerate(), s.update(user="carol")))
+        header = scene.stranger.header()
+        scene.fail()
+        scene.clock.advance(age)
+        for handler in (lambda s: s.regenerate(), login("bob")):
+            with pytest.raises(StoreUnavailable):
+                call(scene.application, handler, header)
+        scene.recover()
+        if age == 0:
+            assert scene.stranger.do(who) == "carol"
+        scene.close()
+
+
+def test_revoke_others(scene: Scene) -> None:
+    """Logging out everywhere else is an error, and nothing has changed."""
+    expect(scene, outcome(scene.alice, lambda s: s.revoke_others("user:alice")), policy("error", "503", "error"))
+    assert scene.alice.cookies
+
+
 def test_login_after_a_session_has_expired(scene: Scene) -> None:
     """A dead session whose cookie is still there does not keep its owner from logging in."""
     scene.clock.advance(2 * HOUR)
@@ -237,6 +263,92 @@ def test_strict_writes(outage: Any, policy: str) -> None:
     closed = policy == "closed"
     assert outcome(scene.alice, put("a", 1)) == ("503" if closed else "error")
     assert outcome(scene.stranger, put("a", 1)) == ("503" if closed else "session")
+    scene.close()
+
+
+@pytest.mark.parametrize("change", [lambda s: None, lambda s: s.update(n=2)], ids=["saved", "saved and changed"])
+def test_a_strict_write_that_was_saved_survives(outage: Any, change: Any) -> None:
+    """1. ``save`` is confirmed. 2. The outage begins. 3. The answer, or the error page, carries what was saved."""
+    scene = Scene(outage, strict=True)
+
+    def handler(session: Session) -> None:
+        session["n"] = 1
+        session.save()
+        scene.fail()
+        change(session)
+
+    browser = scene.alice
+    browser.application = wrap(scene.clock, error_page, revocations=scene.application.revocations, strict=True)
+    browser.do(handler)
+    assert browser.do(lambda s: (s["user"], s["n"], s.version)) == ("alice", 1, 2)
+    scene.recover()
+    browser.application = scene.application
+    assert browser.do(lambda s: (s["user"], s["n"], s.version)) == ("alice", 1, 2)
+    scene.close()
+
+
+def error_page(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """An application that answers when its response cannot start."""
+    environ["test.holder"]["result"] = environ["test.handler"](environ[SESSION])
+    try:
+        start_response("200 OK", [])
+    except StoreUnavailable:
+        start_response("503 Service Unavailable", [], sys.exc_info())
+    return [b""]
+
+
+def test_a_session_left_behind_is_ended_by_a_logout(outage: Any) -> None:
+    """1. A login in an outage leaves an anonymous session behind. 2. The store is back. 3. A logout ends that too."""
+    scene = Scene(outage)
+    header = scene.visitor.header()
+
+    def handler(session: Session) -> None:
+        scene.fail()
+        login("carol")(session)
+        assert call(scene.application, get("basket"), header).result == [1]
+        scene.recover()
+        session.invalidate()
+
+    scene.visitor.do(handler)
+    assert call(scene.application, get("basket"), header).result is None
+    scene.close()
+
+
+def test_a_write_keeps_the_shorter_timeout(outage: Any) -> None:
+    """1. A lease under an idle timeout of 600 s. 2. Unconfirmed, a write under 3600 s. 3. It is over after 600 s."""
+    scene = Scene(outage)
+    scene.alice.application = wrap(scene.clock, revocations=scene.application.revocations, idle_timeout=600)
+    scene.alice.do(who)
+    scene.alice.application = scene.application
+    scene.fail()
+    scene.clock.advance(300)
+    scene.alice.do(put("a", 1))
+    scene.clock.advance(299.5)
+    assert scene.alice.do(get("a")) == 1
+    scene.clock.advance(1)
+    assert scene.alice.do(get("a")) is None
+    scene.close()
+
+
+@pytest.mark.parametrize(
+    ("begun", "now", "extends"),
+    [("degrade", "open", False), ("open", "open", True), ("open", "degrade", False), ("closed", "open", False)],
+)
+def test_extended_unchecked_only_if_always_so(outage: Any, begun: str, now: str, extends: bool) -> None:
+    """A session is extended unchecked only if it began, and is used, under ``open``: its fences live long enough."""
+    scene = Scene(outage, outage=begun)
+    later = wrap(scene.clock, revocations=scene.application.revocations, outage=now)
+    scene.alice.application = later
+    scene.clock.advance(100)
+    assert outcome(scene.alice, who) == "lease", "while the store can be asked"
+    assert scene.alice.do(who) == "alice"
+    scene.fail()
+    scene.clock.advance(HOUR - 100)
+    assert outcome(scene.alice, who) == ("lease" if extends else "alice")
+    scene.alice.do(put("a", 1))
+    assert scene.alice.do(who) == "alice"
+    scene.clock.advance(100)
+    assert scene.alice.do(who) == ("alice" if extends else None)
     scene.close()
 
 

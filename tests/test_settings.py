@@ -16,7 +16,7 @@ from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.settings import Settings
 from wsgi_rollsession.token import NEVER, UNLIMITED
 
-from .browser import KEY, Browser, dispatch, login, who, wrap
+from .browser import KEY, Browser, dispatch, login, wrap
 
 PASSWORD = "correct-horse-battery-staple"
 
@@ -83,8 +83,11 @@ TEXTS = [
     ("partitioned", "1", True),
     ("insecure_http", "off", False),
     ("cookie_name", "app.id_2", "app.id_2"),
+    ("cookie_name", "_", "_"),
     ("cookie_domain", "example.org", "example.org"),
+    ("cookie_domain", "a-b.xn--bcher-kva.example", "a-b.xn--bcher-kva.example"),
     ("cookie_path", "/app", "/app"),
+    ("cookie_path", "/a%20b/~c", "/a%20b/~c"),
     ("samesite", "strict", "Strict"),
     ("samesite", " none ", "None"),
     ("cookie_layout", "SINGLE", "single"),
@@ -111,6 +114,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("keys", None, "received NoneType"),
     ("keys", "swordfish", "key 1 does not start"),
     ("revocations", None, "received 'NoneType'"),
+    ("revocations", MemoryRevocations(StoreOptions(lifetime_ms=1)), "received 'MemoryRevocations'"),
+    ("revocations", b"memory://", "received 'bytes'"),
     ("revocations", "nowhere", "received no scheme"),
     ("revocations", "ftp://host", "received 'ftp'"),
     ("idle_timeout", "1 hour", "received '1 hour'"),
@@ -136,13 +141,32 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("cookie_name", "größe", "received 'größe'"),
     ("cookie_name", 7, "received 7"),
     ("cookie_name", "n" * 65, "received 'n"),
+    ("cookie_name", "__Host", "received '__Host'"),
+    ("cookie_name", ".", "received '.'"),
+    ("cookie_name", ".hidden", "received '.hidden'"),
+    ("cookie_name", "a-lease", "received 'a-lease'"),
     ("cookie_domain", "", "received ''"),
     ("cookie_domain", "a.example; Secure", "received 'a.example; Secure'"),
     ("cookie_domain", 7, "received 7"),
+    ("cookie_domain", ".", "received '.'"),
+    ("cookie_domain", "com", "received 'com'"),
+    ("cookie_domain", ".example.org", "received '.example.org'"),
+    ("cookie_domain", "example.org.", "received 'example.org.'"),
+    ("cookie_domain", "-a.example", "received '-a.example'"),
+    ("cookie_domain", "a-.example", "received 'a-.example'"),
+    ("cookie_domain", "a..example", "received 'a..example'"),
+    ("cookie_domain", "127.0.0.1", "received '127.0.0.1'"),
+    ("cookie_domain", "example.org\n", "received 'example.org"),
     ("cookie_path", "app", "received 'app'"),
     ("cookie_path", "/a;b", "received '/a;b'"),
     ("cookie_path", "/a\r\nb", "received '/a"),
     ("cookie_path", None, "received None"),
+    ("cookie_path", "", "received ''"),
+    ("cookie_path", '/a"b', "received '/a\"b'"),
+    ("cookie_path", "/a\\b", "received '/a"),
+    ("cookie_path", "/a b", "received '/a b'"),
+    ("cookie_path", "/größe", "received '/größe'"),
+    ("cookie_path", "/a\n", "received '/a"),
     ("samesite", "laxer", "received 'laxer'"),
     ("samesite", None, "received None"),
     ("cookie_layout", "double", "received 'double'"),
@@ -250,17 +274,6 @@ def test_derived(options: dict[str, Any], rolls: bool, idle_s: int, absolute_ms:
     assert (derived.rolls, derived.idle_s, derived.absolute_ms) == (rolls, idle_s, absolute_ms)
 
 
-def test_a_store_can_be_given_as_an_object() -> None:
-    """``revocations`` takes any object that implements the protocol."""
-    store = MemoryRevocations(StoreOptions(lifetime_ms=3_600_000))
-    application = wrap(revocations=store)
-    assert application.revocations is store
-    browser = Browser(application)
-    browser.clock.now = application._context.clock()
-    browser.do(login("alice"))
-    assert browser.do(who) == "alice"
-
-
 def test_settings_are_frozen() -> None:
     """Settings cannot be changed after they were validated."""
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -271,6 +284,13 @@ def test_insecure_http_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Plain http is announced in the log."""
     wrap(insecure_http=True)
     assert ["insecure_http" in record.message for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize(("amnesia", "lines"), [("refuse", 0), ("accept", 1)])
+def test_accepting_amnesia_logs_a_warning(caplog: pytest.LogCaptureFixture, amnesia: str, lines: int) -> None:
+    """That a loss of the store's data would revive sessions is announced in the log."""
+    wrap(amnesia=amnesia)
+    assert ["amnesia=accept" in record.message for record in caplog.records] == [True] * lines
 
 
 def test_representations_carry_no_secret() -> None:
