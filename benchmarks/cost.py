@@ -24,7 +24,7 @@ from typing import Any
 
 from .browser import Browser, WSGIServer, make_environ
 from .contenders import Contender, contenders
-from .tiny import MODES, Lab, padding
+from .tiny import MODES, Lab, content
 
 #: Bytes of a session as JSON. 2800 is about the most that fits a cookie of 4096 bytes once sealed.
 SIZES = (50, 200, 1000, 2800)
@@ -38,8 +38,7 @@ FLOOR_SIZE = 180
 
 
 def login_path(size: int) -> str:
-    empty = json.dumps({"user": "alice", "pad": ""}, separators=(",", ":"))
-    return f"/login?user=alice&pad={size - len(empty)}"
+    return f"/login?user=alice&size={size}"
 
 
 def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., None]:
@@ -151,7 +150,7 @@ def floor_functions() -> dict[str, Callable[[], None]]:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     cipher, nonce = AESGCM(bytes(32)), bytes(12)
-    session = {"user": "alice", "pad": padding(FLOOR_SIZE - 26)}
+    session = dict(content("alice", FLOOR_SIZE))
     sealed = urlsafe_b64encode(cipher.encrypt(nonce, json.dumps(session).encode(), None))
 
     def seal() -> None:

@@ -1,6 +1,6 @@
 """The application that every contender serves, and the gates that hold a request where a scenario needs it.
 
-Paths: ``/untouched`` ``/read`` ``/me`` ``/write?k=&v=`` ``/login?user=&pad=`` ``/logout``. With ``gate=1`` in the
+Paths: ``/untouched`` ``/read`` ``/me`` ``/write?k=&v=`` ``/login?user=&size=`` ``/logout``. With ``gate=1`` in the
 query the request reads its session, then waits in the handler until the harness lets it go on.
 """
 
@@ -103,9 +103,16 @@ class BareVisit:
 
 
 @lru_cache
-def padding(length: int) -> str:
-    """Text that does not compress well, always the same."""
-    return "".join(Random(length).choices(ascii_letters + digits, k=length))
+def content(user: str, size: int) -> tuple[tuple[str, Any], ...]:
+    """What a session of *size* bytes of JSON holds: what sessions commonly hold, if it fits, and text that fills up."""
+    usual = {"roles": ["admin", "editor"], "cart": [{"sku": "X-1", "n": 2}], "lang": "en", "theme": "dark", "seen": 173}
+    for values in ({"user": user, **usual, "pad": ""}, {"user": user, "pad": ""}):
+        left = size - len(json.dumps(values, separators=(",", ":")))
+        if left >= 0:
+            break
+    # It does not compress well, and is always the same.
+    values["pad"] = "".join(Random(size).choices(ascii_letters + digits, k=left))
+    return tuple(values.items())
 
 
 def act(path: str, query_string: str, visit: Visit, gates: Gates) -> bytes:
@@ -118,8 +125,9 @@ def act(path: str, query_string: str, visit: Visit, gates: Gates) -> bytes:
         visit.renew(query["user"])
         session = visit.session
         session["user"] = query["user"]
-        if "pad" in query:
-            session["pad"] = padding(int(query["pad"]))
+        if "size" in query:
+            for key, value in content(query["user"], int(query["size"])):
+                session[key] = value
     elif path == "/logout":
         visit.end()
         return b"{}"
