@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
+import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from wsgi_rollsession import StoreUnavailable
+from wsgi_rollsession.revocation import forks
 from wsgi_rollsession.revocation.breaker import Breaker
+from wsgi_rollsession.revocation.forks import ForkSafeLock
 from wsgi_rollsession.testing import in_fork
 
 
@@ -135,3 +140,59 @@ def test_after_a_fork(after: str) -> None:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_two_threads_fork_at_once() -> None:
+    """Thread 1 holds all locks and forks, while thread 2 begins to take them: what the one releases, the other must
+    not believe that it holds, so that in every child all locks are free."""
+    locks = [ForkSafeLock() for _ in range(30)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    stop = threading.Event()
+
+    def use() -> None:
+        while not stop.is_set():
+            for lock in locks:
+                with lock:
+                    pass
+
+    def child() -> None:
+        assert all([lock.acquire(timeout=0) for lock in locks])
+
+    def fork() -> None:
+        for _ in range(40):
+            in_fork(child)
+
+    user = threading.Thread(target=use)
+    user.start()
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            for future in [pool.submit(fork) for _ in range(3)]:
+                future.result(120)
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        user.join()
+    assert not any(lock.locked() for lock in locks)
+
+
+def test_what_is_done_before_a_fork_keeps_nothing_alive() -> None:
+    """A lock, and the method to call before a fork, go when their owner goes; until then the method is called."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.calls = 0
+            self.lock = ForkSafeLock(before_fork=self.release)
+
+        def release(self) -> None:
+            assert self.lock.locked()
+            self.calls += 1
+
+    owner = Owner()
+    in_fork(lambda: None)
+    assert owner.calls == 1
+    gone, count = weakref.ref(owner), len(forks._locks)
+    del owner
+    gc.collect()
+    assert gone() is None
+    assert len(forks._locks) < count

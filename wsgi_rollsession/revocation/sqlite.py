@@ -18,6 +18,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from threading import Lock
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -225,11 +226,11 @@ class SQLiteRevocations:
     # The files
 
     @contextmanager
-    def _holding(self, deadline: float, *locks: ForkSafeLock) -> Iterator[None]:
+    def _holding(self, deadline: float, *locks: Lock) -> Iterator[None]:
         """Hold *locks*, and turn errors into ``StoreUnavailable``."""
         with ExitStack() as stack:
             for lock in locks:
-                if not lock.acquire(max(0.0, deadline - monotonic())):
+                if not lock.acquire(timeout=max(0.0, deadline - monotonic())):
                     raise StoreUnavailable(f"{self._name}: the other threads took longer than {WAIT:g} s")
                 stack.callback(lock.release)
             if self._closed:
