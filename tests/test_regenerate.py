@@ -286,8 +286,9 @@ def login_to_tenant(session: Session) -> None:
 
 
 def many_times(browser: Browser, step: str) -> None:
-    """Three hundred revocations within a moment, each of which the browser gets past."""
-    for _ in range(300):
+    """Three hundred revocations, some at once, then one a second, each of which the browser gets past."""
+    for number in range(300):
+        browser.clock.advance(1 if number > 4 else 0)
         if step == "revoke_others":
             browser.do(lambda s: s.revoke_others("user:alice"))
         else:
@@ -312,7 +313,7 @@ FENCES: dict[str, Step] = {
 @pytest.mark.parametrize("fence", FENCES.values(), ids=list(FENCES))
 @pytest.mark.parametrize("pause", [0, 60])
 def test_many_revocations_do_not_outrun_other_fences(clock: Clock, step: str, fence: Step, pause: float) -> None:
-    """1. Three hundred revocations, whose numbers run ahead of the clock. 2. Another fence is raised: it refuses."""
+    """1. Three hundred revocations, whose numbers are ahead of the clock. 2. Another fence is raised: it refuses."""
     browser = logged_in(clock)
     browser.do(login_to_tenant)
     many_times(browser, step)
@@ -411,3 +412,37 @@ def test_the_absolute_deadline_of_today(clock: Clock) -> None:
     assert browser.do(who) == "alice"
     clock.now = START + 2 * HOUR
     assert browser.do(who) is None
+
+
+def test_a_login_button_pressed_twice(clock: Clock) -> None:
+    """Two logins in flight from one anonymous session both work, and keep its data; the browser ends up logged in.
+
+    1. Both requests load the anonymous session. 2. The first regenerates, and so ends it. 3. The second regenerates.
+    """
+    browser = Browser(wrap(clock, revocations=memory(clock)), clock)
+    browser.do(put("cart", [1]))
+
+    def second(session: Session) -> None:
+        session.get("cart")
+        browser.do(login("alice"))
+        login("alice")(session)
+
+    browser.receive(browser.call(second))
+    assert (browser.do(who), browser.do(get("cart"))) == ("alice", [1])
+    browser.do(logout)
+    assert browser.do(who) is None
+
+
+def test_a_login_button_pressed_twice_with_strict(clock: Clock) -> None:
+    """With ``strict`` no old version lives on, so the second of two logins from one anonymous session is refused."""
+    browser = Browser(wrap(clock, revocations=memory(clock), strict=True), clock)
+    browser.do(put("balance", 100))
+
+    def second(session: Session) -> None:
+        session.get("balance")
+        browser.do(login("alice"))
+        with pytest.raises(SessionConflict):
+            session.regenerate(tags=["user:alice"])
+
+    browser.receive(browser.call(second))
+    assert browser.do(who) == "alice"

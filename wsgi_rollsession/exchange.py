@@ -300,7 +300,10 @@ class Exchange:
     def regenerate(self, tags: tuple[bytes, ...] | None, others: bytes | None = None) -> None:
         session, context, base = self.session, self._context, self._base
         record = session._record
-        if self._lost is not None:
+        # The data of a session that has ended must not go on in another. Those of an anonymous one may, in a login that
+        # was under way when it ended: a login button that was pressed twice, say. With strict, no old version may.
+        asks = context.strict or bool(record.tags or record.flags & ESTABLISHED)
+        if asks and self._lost is not None:
             raise SessionConflict(self._lost.value)
         # Without tags nobody says that somebody was authenticated just now, so the deadline of a login stays.
         keeps_end = tags is None and bool(record.flags & ESTABLISHED)
@@ -311,17 +314,18 @@ class Exchange:
         if others is not None and others not in tags:
             raise ValueError("tag: requires a tag of this session")
         asked = self._keys()
-        rest = [key for key in self._everyone() if base is None or key != base.key]
+        rest = [key for key in self._everyone() if not asks or base is None or key != base.key]
         confirmed = False
         try:
             # In this order: what is raised after the question is larger than the numbers that the session has passed.
             numbers = context.store.confirm((*asked, *tags))
-            if (why := self._refused(numbers[: len(asked)])) is not None:
+            why = self._refused(numbers[: len(asked)])
+            if asks and why is not None:
                 self._lose(why)
             passed = (numbers[0], *numbers[len(asked) :])
             if others is not None:
                 passed = self._revoke_others(tags.index(others), others, passed)
-            if base is not None and not context.store.advance(base.key, record.version, ENDED):
+            if asks and base is not None and not context.store.advance(base.key, record.version, ENDED):
                 self._lose(Why.SUPERSEDED)
             if rest:
                 context.store.fence(rest, ENDED)
