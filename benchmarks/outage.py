@@ -100,7 +100,7 @@ def main() -> None:
                         f"| {phase.refused / arguments.seconds:.0f} | {phase.longest:.2f} s |\n"
                     )
     lines.append(
-        "\nRequests are served faster without Redis than with it, because nothing is asked. "
+        "\nA request counts where it began. More are served without Redis than with it, because nothing is asked. "
         "`degrade` serves them and rolls nothing; `closed` answers 503, after up to `max_staleness` in follow mode.\n"
     )
     arguments.out.write_text("".join(lines), encoding="utf-8")
