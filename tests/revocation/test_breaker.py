@@ -157,7 +157,7 @@ def test_two_threads_fork_at_once() -> None:
                     pass
 
     def child() -> None:
-        assert all([lock.acquire(timeout=0) for lock in locks])
+        assert all(lock.acquire(timeout=0) for lock in locks)
 
     def fork() -> None:
         for _ in range(40):

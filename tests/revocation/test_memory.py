@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from wsgi_rollsession import ConfigurationError
+from wsgi_rollsession import ConfigurationError, StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions, open_store
-from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, session_key
+from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S, next_not_before
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, not_before, session_key
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 
 HOUR_MS = 3_600_000
-A = session_key(b"a session's id..")
+A, B = session_key(b"a session's id.."), session_key(b"another's id....")
 
 
 def test_it_says_that_it_is_not_shared() -> None:
@@ -39,12 +42,121 @@ def test_two_stores_are_two_sets() -> None:
     assert other.confirm([A]) == [0]
 
 
-def test_it_is_bounded_by_itself() -> None:
+class Clock:
+    """A host's clocks. Time passes for both; the wall clock can also be set."""
+
+    def __init__(self) -> None:
+        self.wall_ms = 500_000 * HOUR_MS
+        self.monotonic_ms = HOUR_MS
+
+    def passes(self, ms: int) -> None:
+        self.wall_ms += ms
+        self.monotonic_ms += ms
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> MemoryRevocations:
+    return MemoryRevocations(StoreOptions(HOUR_MS), _clock=lambda: clock.wall_ms, _monotonic=lambda: clock.monotonic_ms)
+
+
+def test_it_is_bounded_by_itself(store: MemoryRevocations, clock: Clock) -> None:
     """However many lifetimes pass, no more than the fences of one, and of the margins, are held."""
-    now = 1_000 * HOUR_MS
-    store = MemoryRevocations(StoreOptions(HOUR_MS), _clock=lambda: now)
     for step in range(1000):
-        now += HOUR_MS // 20
+        clock.passes(HOUR_MS // 20)
         store.fence([session_key(step.to_bytes(16, "big"))], ENDED)
         assert store.lookup([session_key(step.to_bytes(16, "big")), EVERYTHING])[0] == ENDED
         assert store.status()["fences"] <= 20 + 5
+
+
+def test_the_wall_clock_jumps_ahead_and_back(store: MemoryRevocations, clock: Clock) -> None:
+    """Logout; the wall clock is two hours ahead; another logout, which drops what has expired; the clock is right
+    again, a minute after the logout: the session is still refused."""
+    store.fence([A], ENDED)
+    clock.wall_ms += 2 * HOUR_MS
+    store.fence([B], ENDED)
+    clock.wall_ms -= 2 * HOUR_MS - 60_000
+    assert store.confirm([A, B]) == [ENDED, ENDED]
+
+
+def test_the_wall_clock_goes_back(store: MemoryRevocations, clock: Clock) -> None:
+    """A fence expires and is dropped; then the wall clock goes back to when its session was alive, or later does so
+    while nothing is raised: all sessions from before are refused. A small step is nothing."""
+    store.fence([A], ENDED)
+    created = clock.wall_ms
+    for back in (2 * HOUR_MS, HOUR_MS):
+        clock.passes(3 * HOUR_MS)
+        store.fence([B], ENDED)
+        assert store.confirm([A]) == [0]
+        (before,) = store.confirm([EVERYTHING])
+        clock.wall_ms -= CLOCK_STEP_MS // 2
+        assert store.confirm([EVERYTHING]) == [before]
+        clock.wall_ms -= back
+        (everything,) = store.confirm([EVERYTHING])
+        assert everything > before
+        assert everything * 1000 >= created
+        assert store.confirm([EVERYTHING]) == [everything]
+
+
+def test_the_wall_clock_goes_back_between_two_raises(store: MemoryRevocations, clock: Clock) -> None:
+    """Logout; half a lifetime passes, and the wall clock is set back by as much, so that by it no time has passed;
+    after more than a lifetime the next logout drops the fence, while its session still has half of its own to live:
+    it is refused by the fence of everything."""
+    store.fence([A], ENDED)
+    created, before = clock.wall_ms, store.confirm([EVERYTHING])[0]
+    clock.passes(HOUR_MS // 2)
+    clock.wall_ms -= HOUR_MS // 2
+    clock.passes(HOUR_MS // 2 + 2 * CLOCK_STEP_MS)
+    store.fence([B], ENDED)
+    assert before < store.confirm([EVERYTHING])[0] >= created // 1000
+
+
+# How far the numbers run ahead of the clock
+
+
+def test_revoking_everything_again_and_again(store: MemoryRevocations, clock: Clock) -> None:
+    """Everything is revoked until that has to wait; a session begins, and has passed the last number; then the data
+    is lost. The genesis, a second later, is a larger number, so the session is refused."""
+    limit = not_before(clock.wall_ms) + RUN_AHEAD_S
+    clock.passes(60_000)
+    limit += 60
+    numbers = [store.fence_now([EVERYTHING]) for _ in range(RUN_AHEAD_S + 1)]
+    assert numbers == list(range(limit - RUN_AHEAD_S, limit + 1))
+    assert next_not_before(clock.wall_ms, [limit]) is None
+    clock.passes(1000)
+    other = MemoryRevocations(StoreOptions(HOUR_MS), _clock=lambda: clock.wall_ms)
+    assert other.confirm([EVERYTHING])[0] > numbers[-1]
+    assert store.fence_now([EVERYTHING]) == numbers[-1] + 1
+
+
+def test_a_revocation_waits_for_the_clock() -> None:
+    """More revocations of one tag within a second than numbers may run ahead: each is larger than the one before."""
+    store = MemoryRevocations(StoreOptions(HOUR_MS))
+    numbers = [store.fence_now([A]) for _ in range(RUN_AHEAD_S + 2)]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] <= not_before(int(time.time() * 1000)) + RUN_AHEAD_S
+
+
+def test_others_revoke_the_same_all_the_time(store: MemoryRevocations, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revocation that never gets its turn fails instead of waiting for ever."""
+    monkeypatch.setattr("wsgi_rollsession.revocation.clock._RETRY_S", 0.0)
+    with pytest.raises(StoreUnavailable, match="again and again"):
+        for _ in range(RUN_AHEAD_S + 2):
+            store.fence_now([A])  # the clock stands still
+
+
+def test_a_tag_that_was_revoked_before_the_clock_was_set_back() -> None:
+    """Its number is far ahead of the clock, and the next one is larger, without waiting until the clock is there."""
+    now = 500_000 * HOUR_MS
+    assert next_not_before(now, [not_before(now + HOUR_MS)]) == not_before(now + HOUR_MS) + 1
+
+
+def test_numbers_end_at_32_bits(store: MemoryRevocations) -> None:
+    """A key that has ended stays ended, whatever is done to it."""
+    store.fence([A], ENDED)
+    assert store.fence_now([A]) == ENDED
+    assert store.confirm([A]) == [ENDED]

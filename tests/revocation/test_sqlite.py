@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -19,9 +20,10 @@ import pytest
 
 from wsgi_rollsession import ConfigurationError, StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions, open_store
-from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS
-from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, not_before, session_key, tag_key
+from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S, genesis, next_not_before
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, not_before, session_key
 from wsgi_rollsession.revocation.sqlite import SQLiteRevocations
+from wsgi_rollsession.revocation.stamp import Stamp
 from wsgi_rollsession.testing import in_fork
 
 from .workers import HOUR_MS, Worker, eventually
@@ -31,13 +33,18 @@ OPTIONS = StoreOptions(lifetime_ms=HOUR_MS)
 
 
 class Clock:
-    """A store clock that moves when told to."""
+    """The host's clocks, which move when told to. Time passes for both; the wall clock can also be set."""
 
     def __init__(self) -> None:
         self.ms = int(time.time() * 1000)
+        self.monotonic_ms = HOUR_MS
 
     def __call__(self) -> int:
         return self.ms
+
+    def passes(self, ms: int) -> None:
+        self.ms += ms
+        self.monotonic_ms += ms
 
 
 @pytest.fixture
@@ -55,7 +62,8 @@ def opened(path: Path, clock: Clock) -> Iterator[Callable[..., Any]]:
     stores = []
 
     def open_one(lifetime_ms: int = HOUR_MS, accept_amnesia: bool = False) -> Any:
-        stores.append(SQLiteRevocations(str(path), StoreOptions(lifetime_ms, accept_amnesia), _clock=clock))
+        options = StoreOptions(lifetime_ms, accept_amnesia)
+        stores.append(SQLiteRevocations(str(path), options, _clock=clock, _monotonic=lambda: clock.monotonic_ms))
         return stores[-1]
 
     yield open_one
@@ -267,14 +275,14 @@ def test_a_raise_while_the_rows_are_read(opened: Callable[..., Any]) -> None:
     """A raise that comes after the rows were read, before the reader remembers the stamp, is seen by the next check."""
     store, writer = opened(), opened()
     store.lookup([A])
-    rows = store._new_rows
+    load = store._load
 
-    def rows_and_then_a_raise(reader: Any) -> Any:
-        yield from rows(reader)
-        store._new_rows = rows
+    def load_and_then_a_raise(reader: Any) -> None:
+        load(reader)
+        store._load = load
         writer.fence([A], ENDED)
 
-    store._new_rows = rows_and_then_a_raise
+    store._load = load_and_then_a_raise
     writer.fence([B], 1)
     assert store.lookup([B]) == [1]
     assert store.lookup([A]) == [ENDED]
@@ -344,7 +352,7 @@ def test_expired_rows_leave_and_nothing_is_missed(opened: Callable[..., Any], cl
     """However many lifetimes pass, no more than those of one are held; a reader with increments misses none."""
     store, reader = opened(), opened()
     for step in range(400):
-        clock.ms += HOUR_MS // 20
+        clock.passes(HOUR_MS // 20)
         key = session_key(step.to_bytes(16, "big"))
         store.fence([key], ENDED)
         assert reader.lookup([key]) == [ENDED]
@@ -359,9 +367,9 @@ def test_the_sequence_goes_on_when_all_rows_are_gone(opened: Callable[..., Any],
     store, reader = opened(), opened()
     store.fence([A, B], 1)
     assert reader.lookup([A]) == [1]
-    clock.ms += 3 * HOUR_MS
+    clock.passes(3 * HOUR_MS)
     store.fence([C], 1)
-    clock.ms += 3 * HOUR_MS
+    clock.passes(3 * HOUR_MS)
     store.fence([D], 1)
     assert reader.lookup([C, D])[1] == 1
 
@@ -372,7 +380,7 @@ def test_the_longest_lifetime_counts(opened: Callable[..., Any], clock: Clock) -
     short.lookup([A])
     opened(lifetime_ms=24 * HOUR_MS).lookup([A])
     short.fence([A], ENDED)
-    clock.ms += 23 * HOUR_MS
+    clock.passes(23 * HOUR_MS)
     short.fence([B], ENDED)
     assert opened(lifetime_ms=HOUR_MS).lookup([A]) == [ENDED]
     assert short.lookup([A]) == [ENDED]
@@ -382,10 +390,10 @@ def test_an_expiry_never_moves_forward(opened: Callable[..., Any], clock: Clock)
     """A fence that is raised again by a clock that is a little behind is kept as long as it was to be."""
     store = opened()
     store.fence([A], ENDED)
-    (before,) = store._writer.execute("SELECT expires FROM fences WHERE key = ?", (A,)).fetchone()
+    (before,) = store._writer.execute("SELECT raised FROM fences WHERE key = ?", (A,)).fetchone()
     clock.ms -= CLOCK_STEP_MS // 2
     store.fence([A], 1)
-    assert store._writer.execute("SELECT number, expires FROM fences WHERE key = ?", (A,)).fetchone() == (ENDED, before)
+    assert store._writer.execute("SELECT number, raised FROM fences WHERE key = ?", (A,)).fetchone() == (ENDED, before)
 
 
 def test_the_wal_stays_small(opened: Callable[..., Any], path: Path) -> None:
@@ -402,9 +410,9 @@ def test_the_wal_stays_small(opened: Callable[..., Any], path: Path) -> None:
 
 def test_genesis_is_written_once(opened: Callable[..., Any], clock: Clock) -> None:
     """Who finds the store empty refuses what was created until then; who comes later leaves it at that."""
-    first = not_before(clock.ms)
+    first = genesis(clock.ms)
     assert opened().confirm([EVERYTHING]) == [first]
-    clock.ms += HOUR_MS
+    clock.passes(HOUR_MS)
     assert opened().confirm([EVERYTHING]) == [first]
 
 
@@ -428,8 +436,8 @@ def test_a_clock_that_stepped_forward_and_back(
     assert number == ENDED or created <= everything * 1000
     if raises_meanwhile:
         assert everything >= not_before(clock.ms + 30 * HOUR_MS)
-        assert store.fence_now([tag_key("user:42")]) > everything
         assert opened().confirm([EVERYTHING]) == [everything]
+        assert store.fence_now([EVERYTHING]) > everything
     else:
         assert number == ENDED
 
@@ -511,3 +519,224 @@ def test_the_stamp_of_a_dead_writer(path: Path) -> None:
     finally:
         reader.kill()
         writer.kill()
+
+
+# Found by review
+
+
+def test_two_paths_to_one_database(path: Path, clock: Clock) -> None:
+    """Two releases of an application reach one database by symbolic links of their own: B raises, and A, whose
+    periodic look is not due, sees it, for both use the stamp beside the file that is meant."""
+    stores = []
+    for name in ("one", "two"):
+        (path.parent / name).mkdir()
+        (path.parent / name / "db").symlink_to(path)
+        stores.append(SQLiteRevocations(str(path.parent / name / "db"), OPTIONS))
+    one, two = stores
+    for n in range(20):
+        key = session_key(bytes([n]) * 16)
+        one.confirm([key])
+        one._check_at = float("inf")
+        two.fence([key], ENDED)
+        assert one.confirm([key]) == [ENDED]
+    for store in stores:
+        store.close()
+    assert [entry.name for entry in (path.parent / "one").iterdir()] == ["db"]
+
+
+def test_a_slow_writer_leaves_the_later_sequence_in_the_stamp(opened: Callable[..., Any]) -> None:
+    """SLOW commits row n, FAST commits row n+1 and writes the stamp, SLOW writes the stamp: it still says n+1, so
+    that a copy of the database from in between is found to lack a row."""
+    slow, fast = opened(), opened()
+    slow.fence([A], 1)
+    fast.fence([B], 1)
+    database, sequence = fast._stamp.read()
+    slow._stamp.write(database, sequence - 1)
+    assert fast._stamp.read() == (database, sequence)
+    fast._stamp.write(database + 1, 1)  # another database
+    assert fast._stamp.read() == (database + 1, 1)
+
+
+def test_a_stamp_that_is_being_truncated(path: Path) -> None:
+    """A stamp file that shrinks while it is opened is an OSError, which the store translates."""
+    stamp = Stamp(f"{path}-stamp", 0o600)
+    os.truncate(f"{path}-stamp", 8)
+    assert stamp.read() == (0, 0)
+    stamp.close()
+
+
+def test_a_group_shares_the_stamp_whatever_the_umask(path: Path, opened: Callable[..., Any]) -> None:
+    """A database of mode 0660 has a stamp of that mode, also under the umask 022: or the group's other user would
+    find the store unavailable."""
+    path.touch()
+    path.chmod(0o660)
+    umask = os.umask(0o022)
+    try:
+        opened().fence([A], 1)
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((path.parent / "revocations.db-stamp").stat().st_mode) == 0o660
+
+
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM meta WHERE name = 'id'", "DELETE FROM meta", "DELETE FROM sqlite_sequence"]
+)
+def test_rows_that_somebody_removed(opened: Callable[..., Any], path: Path, statement: str) -> None:
+    """Whatever is missing in the database's own tables: the store goes on or is unavailable; no other exception."""
+    store = opened()
+    store.fence([A], ENDED)
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    store._check_at = 0.0
+    for call in (lambda: store.confirm([A]), lambda: store.fence([A], 2), store.status, lambda: opened().confirm([A])):
+        with contextlib.suppress(StoreUnavailable):
+            call()
+    assert store.recall([A]) == [ENDED]
+
+
+def test_a_tag_at_the_largest_number(opened: Callable[..., Any]) -> None:
+    """``fence_now`` of a key that has ended leaves it ended; its number stays one of 32 bits."""
+    store = opened()
+    store.fence([A], ENDED)
+    assert store.fence_now([A]) == ENDED
+    assert opened().confirm([A]) == [ENDED]
+
+
+def test_a_longer_lifetime_counts_for_what_is_there(opened: Callable[..., Any], clock: Clock) -> None:
+    """Raised under a lifetime of an hour; ten minutes later a process announces a day; six hours and three raises
+    later the fence is there, also in the process that knew the short lifetime."""
+    short = opened(lifetime_ms=HOUR_MS)
+    short.fence([A], ENDED)
+    clock.passes(HOUR_MS // 6)
+    opened(lifetime_ms=24 * HOUR_MS).confirm([A])
+    for key in (B, C, D):
+        clock.passes(2 * HOUR_MS)
+        short._check_at = 0.0
+        short.fence([key], ENDED)
+        assert short.confirm([A]) == [ENDED]
+    assert opened(lifetime_ms=24 * HOUR_MS).confirm([A]) == [ENDED]
+
+
+def test_a_number_that_has_run_ahead_is_kept(opened: Callable[..., Any], clock: Clock) -> None:
+    """A tag's number was pushed five hours ahead, and sessions have passed it. Kept for a lifetime of one hour only,
+    it would be gone after two, and the next revocation of the tag would have a smaller number."""
+    store, other = opened(), opened()
+    ahead = not_before(clock.ms + 5 * HOUR_MS)
+    store.fence([A], ahead)
+    for _ in range(4):
+        clock.passes(HOUR_MS)
+        store.fence([B], ENDED)
+        for each in (store, other, opened()):
+            each._check_at = 0.0
+            assert each.confirm([A]) == [ahead]
+    clock.passes(2 * HOUR_MS)
+    store.fence([B], ENDED)
+    assert opened().confirm([A]) == [0]
+
+
+def test_the_wall_clock_jumps_ahead_and_back_between_two_looks(opened: Callable[..., Any], clock: Clock) -> None:
+    """Logout; the wall clock is two hours ahead when the periodic look drops what has expired; the clock is right
+    again. The very next check, for which no look is due, still refuses the session."""
+    store = opened()
+    store.fence([A], ENDED)
+    clock.passes(HOUR_MS // 6)
+    clock.ms += 2 * HOUR_MS
+    store._check_at = 0.0
+    assert store.confirm([A]) == [ENDED]
+    clock.ms -= 2 * HOUR_MS
+    assert store.confirm([A]) == [ENDED]
+
+
+def test_the_wall_clock_goes_back_while_nothing_is_raised(opened: Callable[..., Any], clock: Clock) -> None:
+    """Logout; half a lifetime passes, and the wall clock is set back by nearly as much. More than a lifetime after the
+    logout its session has still nearly half of it to live, and is refused."""
+    store = opened()
+    store.fence([A], ENDED)
+    clock.passes(HOUR_MS // 2)
+    store._check_at = 0.0
+    store.confirm([A])
+    clock.ms -= HOUR_MS // 2 - CLOCK_STEP_MS
+    for _ in range(5):
+        clock.passes(HOUR_MS // 8)
+        store._check_at = 0.0
+        assert store.confirm([A]) == [ENDED]
+
+
+def test_the_wall_clock_goes_back_behind_a_raise(opened: Callable[..., Any], clock: Clock) -> None:
+    """A fence was raised by a clock that is then set back by more than the margin: its session will live for longer
+    than the fence. So all sessions from before are refused, once, by every process."""
+    store, other = opened(), opened()
+    store.fence([A], ENDED)
+    before, created = store.confirm([EVERYTHING])[0], clock.ms
+    other.confirm([EVERYTHING])
+    clock.ms -= 2 * CLOCK_STEP_MS
+    for each in (store, other):
+        each._check_at = 0.0
+    numbers = {each.confirm([EVERYTHING])[0] for each in (store, other, opened())}
+    assert len(numbers) == 1
+    assert numbers.pop() > before
+    assert store.confirm([EVERYTHING])[0] * 1000 >= created
+
+
+def test_a_loss_after_everything_was_revoked_again_and_again(
+    opened: Callable[..., Any], clock: Clock, path: Path
+) -> None:
+    """Everything is revoked until that has to wait; a session has passed the last number; all files are lost. The
+    genesis that a new process writes a second later is larger, so the session is refused."""
+    store = opened()
+    store.confirm([EVERYTHING])
+    clock.passes(HOUR_MS)
+    passed = [store.fence_now([EVERYTHING]) for _ in range(RUN_AHEAD_S + 1)]
+    assert passed == sorted(set(passed))
+    assert next_not_before(clock.ms, passed) is None
+    store.close()
+    for file in path.parent.iterdir():
+        file.unlink()
+    clock.passes(1000)
+    assert opened().confirm([EVERYTHING])[0] > passed[-1]
+
+
+def test_a_large_set_is_loaded_while_others_wait(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread loads the set for longer than a call waits for others: those that ask meanwhile get their answer
+    when it is done, and those that raise do so as soon as they have opened the files."""
+    opened().fence([A], 7)
+    store = opened()
+    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.WAIT", 0.05)
+    learn, begun = store._learn, threading.Event()
+
+    def learn_slowly(fences: Any) -> None:
+        begun.set()
+        time.sleep(0.5)
+        learn(fences)
+
+    store._learn = learn_slowly
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(store.confirm, [A])
+        assert begun.wait(30)
+        others = [pool.submit(store.confirm, [A]) for _ in range(4)]
+        raising = pool.submit(store.fence, [B], 1)
+        assert [one.result() for one in (first, *others)] == [[7]] * 5
+        raising.result()
+    assert opened().confirm([A, B]) == [7, 1]
+
+
+def test_the_replica_can_be_written_while_a_set_is_loaded(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two batches of rows other threads may write to the replica: a raise does not wait for the whole set."""
+    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite._BATCH", 10)
+    keys = [session_key(n.to_bytes(16, "big")) for n in range(35)]
+    opened().fence(keys, 1)
+    store = opened()
+    learn, batches = store._learn, []
+
+    def learn_and_count(fences: Any) -> None:
+        batches.append(list(fences))
+        assert not store._replica._lock.locked()
+        learn(batches[-1])
+
+    store._learn = learn_and_count
+    assert store.confirm(keys) == [1] * 35
+    assert [len(batch) for batch in batches] == [10, 10, 10, 6]

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ def start(path: Path) -> Iterator[Callable[..., Worker]]:
 
     def start_one(**options: bool) -> Worker:
         workers.append(Worker(f"sqlite:///{path}", **options))
-        workers[-1].call("lookup", [A])
+        with suppress(StoreUnavailable):
+            workers[-1].call("lookup", [A])
         return workers[-1]
 
     yield start_one
@@ -128,6 +130,40 @@ def test_the_files_are_deleted(start: Callable[..., Worker], path: Path) -> None
         "the loss is detected; sessions created before it are refused; running workers still know the fences",
         f"detected after {seconds:.1f} s; the old session refused in 3 of 3 processes; raises shared again",
     )
+
+
+@pytest.mark.parametrize("suffixes", [("-wal",), ("-shm",), ("-wal", "-shm")], ids=" and ".join)
+def test_the_write_ahead_log_is_deleted(start: Callable[..., Worker], path: Path, suffixes: tuple[str, ...]) -> None:
+    """A knows x; -wal and -shm are deleted under it; B starts, and opens new ones; A raises y, B raises z, and both are
+    confirmed: each is seen by the other at once. What only the deleted log had is lost, which is noticed."""
+    one = start()
+    one.call("fence", [A], ENDED)
+    created = created_now(one)
+    remove(path, *suffixes)
+    other = start()
+    eventually(raises(one, B))
+    eventually(raises(other, C))
+    for worker in (one, other, start()):
+        assert worker.call("confirm", [B, C]) == [ENDED, ENDED]
+        assert refuses(worker, A, created)
+    report(
+        f"{' and '.join(f'`{suffix}`' for suffix in suffixes)} deleted under a running worker",
+        "never two sets: what was confirmed after the deletion is seen by all; if fences were lost, that is noticed",
+        "raises of both sides seen by 3 of 3 processes; the session ended before was refused by all",
+    )
+
+
+def raises(worker: Worker, key: bytes) -> Callable[[], bool]:
+    """A condition: that *worker* confirms the end of *key*."""
+
+    def attempt() -> bool:
+        try:
+            worker.call("fence", [key], ENDED)
+        except StoreUnavailable:
+            return False
+        return True
+
+    return attempt
 
 
 def test_a_raise_after_the_deletion_is_not_lost(start: Callable[..., Worker], path: Path) -> None:

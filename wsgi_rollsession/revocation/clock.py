@@ -1,18 +1,25 @@
-"""The store's clock, where that is the host's, and what is computed from it."""
+"""The store's clocks, where they are the host's, and what is computed from them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from .fence import not_before
+from ..errors import StoreUnavailable
+from .fence import ENDED, not_before
 
-#: An expiry that is never reached, in Unix milliseconds.
+#: A time that never comes, in Unix milliseconds.
 NEVER = (1 << 63) - 1
 
-#: Fences are kept this much longer than their lifetime, in milliseconds: a clock that steps forward by less, and
-#: back, has dropped none that still refuses something. A larger step is treated as a loss.
+#: Fences are kept this much longer than their lifetime, in milliseconds: a wall clock that steps by less, forward and
+#: back or just back, has dropped none that still refuses something. A larger step back is treated as a loss.
 CLOCK_STEP_MS = 60_000
+
+#: How far, in seconds, repeated revocations may take a not-before past that of the clock.
+RUN_AHEAD_S = 5
+
+_RETRY_S = 0.1
+_RETRIES = 100
 
 
 def wall_clock_ms() -> int:
@@ -20,11 +27,60 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def next_not_before(store_ms: int, held: Sequence[int]) -> int:
-    """The number that refuses every session created until now.
+def monotonic_ms() -> int:
+    """Milliseconds of a clock that never steps."""
+    return time.monotonic_ns() // 1_000_000
 
-    *held* are the present numbers of the keys to be raised and of ``EVERYTHING``: a session created under one
-    of them is stamped just after it, up to three seconds ahead of the clock, and this has to go past that.
+
+def has_stepped_back(now_ms: int, before_ms: int) -> bool:
+    """Whether the wall clock, which showed *before_ms* some time ago, went back by more than the margin."""
+    return now_ms < before_ms - CLOCK_STEP_MS
+
+
+def expiry(now_ms: int, number: int, lifetime_ms: int) -> int:
+    """Until when a fence is kept that is raised to *number* now. On the clock of *now_ms*, which is the wall clock.
+
+    At least until the clock has passed the number. Otherwise the next not-before of its key, after it was gone, could
+    be smaller than one that a session has passed.
     """
-    number = not_before(store_ms)
-    return max([number, *(one + 1 for one in held if one >= number)])
+    expires_ms = now_ms + lifetime_ms
+    if number != ENDED and number * 1000 > expires_ms:
+        expires_ms = number * 1000
+    return expires_ms + CLOCK_STEP_MS
+
+
+def genesis(store_ms: int, known: Sequence[int] = ()) -> int:
+    """The number for ``EVERYTHING`` when fences raised until *store_ms* have been lost.
+
+    It has to exceed every number that a session may have passed: those *known*, and those that are lost, which had
+    run ahead of the clock by at most ``RUN_AHEAD_S``.
+    """
+    return min(max([not_before(store_ms) + RUN_AHEAD_S, *(number + 1 for number in known)]), ENDED)
+
+
+def next_not_before(store_ms: int, held: Sequence[int]) -> int | None:
+    """The number that refuses every session created until now, or None: not just now, ask again in a moment.
+
+    *held* are the present numbers of the keys to be raised. A session that began under one has passed it, so this
+    has to be larger; so each of several revocations within a second runs one ahead of the one before.
+    """
+    clock = not_before(store_ms)
+    number = max([clock, *(one + 1 for one in held)])
+    # Further ahead than it can run, it was raised before the clock was set back. To wait for that would take too long.
+    if RUN_AHEAD_S < number - clock <= 2 * RUN_AHEAD_S:
+        return None
+    return min(number, ENDED)
+
+
+def when_it_may(attempt: Callable[[], int | None]) -> int:
+    """Wait until *attempt* returns a number, for some seconds at most.
+
+    Raises:
+        StoreUnavailable: others revoke the same all the time.
+    """
+    for _ in range(_RETRIES):
+        number = attempt()
+        if number is not None:
+            return number
+        time.sleep(_RETRY_S)
+    raise StoreUnavailable("the same is being revoked again and again")

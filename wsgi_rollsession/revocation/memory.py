@@ -7,8 +7,16 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from . import StoreOptions
-from .clock import CLOCK_STEP_MS, NEVER, next_not_before, wall_clock_ms
-from .fence import EVERYTHING, not_before
+from .clock import (
+    expiry,
+    genesis,
+    has_stepped_back,
+    monotonic_ms,
+    next_not_before,
+    wall_clock_ms,
+    when_it_may,
+)
+from .fence import EVERYTHING
 from .forks import ForkSafeLock
 from .replica import Replica
 
@@ -21,13 +29,27 @@ class MemoryRevocations:
 
     shared = False
 
-    def __init__(self, options: StoreOptions, *, _clock: Callable[[], int] = wall_clock_ms) -> None:
-        self._lifetime_ms = options.lifetime_ms
+    def __init__(
+        self,
+        options: StoreOptions,
+        *,
+        _clock: Callable[[], int] = wall_clock_ms,
+        _monotonic: Callable[[], int] = monotonic_ms,
+    ) -> None:
+        self._options = options
         self._clock = _clock
+        self._monotonic = _monotonic
         self._lock = ForkSafeLock()
         self._replica = Replica(options.lifetime_ms)
-        self._genesis_ms = _clock()
-        self._replica.add(EVERYTHING, 0 if options.accept_amnesia else not_before(self._genesis_ms), NEVER)
+        self._latest_ms = _clock()  # when an entry may have been dropped last
+        self._ahead_ms = self._latest_ms - _monotonic()  # the wall clock, less the monotonic one
+        self._refuse_until(self._latest_ms)
+
+    def _refuse_until(self, lost_until_ms: int) -> None:
+        """Refuse the sessions created until then, whose fences may not be here."""
+        self._genesis_ms = lost_until_ms
+        number = genesis(lost_until_ms, self._replica.numbers((EVERYTHING,)))
+        self._replica.add(EVERYTHING, 0 if self._options.accept_amnesia else number, 0)
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> MemoryRevocations:
@@ -41,19 +63,29 @@ class MemoryRevocations:
         return cls(options)
 
     def lookup(self, keys: Sequence[bytes]) -> Sequence[int]:
+        if has_stepped_back(self._clock(), self._latest_ms):
+            with self._lock:
+                self._notice_step()
         return self._replica.numbers(keys)
 
-    confirm = recall = lookup
+    confirm = lookup
+
+    def recall(self, keys: Sequence[bytes]) -> Sequence[int]:
+        return self._replica.numbers(keys)
 
     def fence(self, keys: Sequence[bytes], number: int) -> None:
         with self._lock:
             self._raise(keys, number)
 
     def fence_now(self, keys: Sequence[bytes]) -> int:
-        with self._lock:
-            number = next_not_before(self._clock(), self._replica.numbers((*keys, EVERYTHING)))
-            self._raise(keys, number)
-        return number
+        def attempt() -> int | None:
+            with self._lock:
+                number = next_not_before(self._clock(), self._replica.numbers(keys))
+                if number is not None:
+                    self._raise(keys, number)
+            return number
+
+        return when_it_may(attempt)
 
     def advance(self, key: bytes, current: int, new: int) -> bool:
         with self._lock:
@@ -63,16 +95,28 @@ class MemoryRevocations:
         return True
 
     def _raise(self, keys: Sequence[bytes], number: int) -> None:
-        now = self._clock()
-        self._replica.load((key, number, now + self._lifetime_ms + CLOCK_STEP_MS) for key in keys)
+        self._notice_step()
+        wall, now = self._clock(), self._monotonic()
+        expires = now + expiry(wall, number, self._options.lifetime_ms) - wall
+        self._replica.load((key, number, expires) for key in keys)
         self._replica.purge(now)
+
+    def _notice_step(self) -> None:
+        """When the wall clock has gone back, sessions live longer than the fences that refuse them."""
+        now, monotonic = self._clock(), self._monotonic()
+        expected = max(monotonic + self._ahead_ms, self._latest_ms)
+        if has_stepped_back(now, expected):
+            self._refuse_until(expected)
+            self._latest_ms, self._ahead_ms = now, now - monotonic
+        else:
+            self._latest_ms, self._ahead_ms = max(now, self._latest_ms), max(now - monotonic, self._ahead_ms)
 
     def status(self) -> dict[str, Any]:
         return {
             "store": "memory",
             "fences": len(self._replica) - 1,
             "genesis": self._genesis_ms // 1000,
-            "lifetime": self._lifetime_ms // 1000,
+            "lifetime": self._options.lifetime_ms // 1000,
         }
 
     def close(self) -> None:

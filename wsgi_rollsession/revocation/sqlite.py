@@ -16,29 +16,43 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import Lock
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ..errors import ConfigurationError, StoreUnavailable
 from . import StoreOptions
 from .breaker import Breaker
-from .clock import CLOCK_STEP_MS, next_not_before, wall_clock_ms
-from .fence import EVERYTHING
+from .clock import (
+    expiry,
+    genesis,
+    has_stepped_back,
+    monotonic_ms,
+    next_not_before,
+    wall_clock_ms,
+    when_it_may,
+)
+from .fence import ENDED, EVERYTHING
 from .forks import ForkSafeLock
 from .replica import Replica
-from .sqlite_file import NEWER, STATE, Transaction, connect, require_usable
+from .sqlite_file import COUNT, NEWER, Transaction, connect, oldest, require_usable, state
 from .stamp import Stamp, inode
 
 log = logging.getLogger("wsgi_rollsession")
 T = TypeVar("T")
 
-#: Seconds that a call waits at most for other threads and processes. Only a slow disk makes it take longer.
+#: Of the database, its write-ahead log and the index of that.
+_Inodes: TypeAlias = tuple[tuple[int, int] | None, tuple[int, int] | None, tuple[int, int] | None]
+
+#: Seconds that a call waits at most for other threads and processes. Longer only for a slow disk, or while a thread
+#: of this process loads a large set.
 WAIT = 1.0
 #: Seconds after which a check looks at the files whatever the stamp says.
 PERIOD = 1.0
+#: How many rows are read at once, between which other threads may write.
+_BATCH = 4096
 
 #: What a fork not announced by Python left in the child. To close it there would disturb the parent.
 _inherited: list[object] = []
@@ -58,11 +72,19 @@ class SQLiteRevocations:
 
     shared = True
 
-    def __init__(self, path: str, options: StoreOptions, *, _clock: Callable[[], int] = wall_clock_ms) -> None:
-        self._path = os.path.abspath(path)
+    def __init__(
+        self,
+        path: str,
+        options: StoreOptions,
+        *,
+        _clock: Callable[[], int] = wall_clock_ms,
+        _monotonic: Callable[[], int] = monotonic_ms,
+    ) -> None:
+        self._path = os.path.realpath(path)  # so that all who use it use the same stamp
         self._name = f"sqlite:///{self._path}"
         self._options = options
-        self._clock = _clock
+        self._clock = _clock  # of the database
+        self._monotonic = _monotonic  # of the replica
         require_usable(self._path)
         # Two connections, so that a writer that waits for another process does not keep the readers waiting.
         self._write_lock = ForkSafeLock()
@@ -73,14 +95,13 @@ class SQLiteRevocations:
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._stamp: Stamp | None = None
-        self._inode: tuple[int, int] | None = None
+        self._inodes: _Inodes = (None, None, None)
         self._process = 0  # that opened them
-        self._looked_ms = 0  # when they were last looked at, on the store's clock
-        self._intact_ms = 0  # and that look found no loss
         self._database = 0  # the id of the database that the replica was loaded from
         self._sequence = 0  # and of the newest row in it
         self._newest = 0  # the newest row that this process has read or written
-        self._purged_ms = 0  # the latest clock at which the replica has dropped entries
+        self._latest_ms = 0  # the latest wall clock at which it has read any
+        self._loading = False  # rows are being read just now
         self._closed = False
         # What `lookup` compares. They differ until the replica has been loaded.
         self._view: Sequence[int] = (0,)
@@ -135,29 +156,44 @@ class SQLiteRevocations:
         newest = self._newest
         stamp = self._view[0]  # before the rows: who commits after this writes another one
         try:
-            database, sequence, purged_ms = self._reader.execute(STATE).fetchone()
-            if database != self._database or sequence < newest or has_stepped_back(now, purged_ms):
+            found = state(self._reader)
+            if found.database != self._database or found.sequence < newest or has_stepped_back(now, found.clock_ms):
                 return False
-            self._newest = max(self._newest, sequence)
-            self._intact_ms = self._looked_ms
-            if has_stepped_back(now, self._purged_ms):
-                self._sequence = 0  # the replica has dropped too much, but the database has not: read all of it
-                self._purged_ms = now
-            self._replica.load(self._new_rows(self._reader))
+            self._newest = max(self._newest, found.sequence)
+            if has_stepped_back(now, self._latest_ms) or found.lifetime_ms != self._replica.lifetime_ms:
+                self._sequence = 0  # fences live longer than the replica would keep them: read them all again
+                self._latest_ms = now
+                self._replica.lifetime_ms = found.lifetime_ms
+            self._load(self._reader)
         except BaseException:
             self._discard(self._reader)
             self._reader = None
             raise
-        self._replica.purge(now)
-        self._purged_ms = max(self._purged_ms, now)
+        self._replica.purge(self._monotonic())
+        self._latest_ms = max(now, self._latest_ms)
         self._check_at = monotonic() + PERIOD
         self._seen = stamp  # last, for this lets other threads use the replica
         return True
 
-    def _new_rows(self, reader: sqlite3.Connection) -> Iterator[tuple[bytes, int, int]]:
-        for key, number, expires, sequence in reader.execute(NEWER, (self._sequence,)):
-            yield key, number, expires
-            self._sequence = sequence
+    def _load(self, reader: sqlite3.Connection) -> None:
+        rows = reader.execute(NEWER, (self._sequence,))
+        self._loading = True
+        try:
+            while batch := rows.fetchmany(_BATCH):
+                self._learn((key, number) for key, number, _ in batch)
+                self._sequence = batch[-1][2]
+        finally:
+            self._loading = False
+
+    def _learn(self, fences: Iterable[tuple[bytes, int]]) -> None:
+        """Put *fences* into the replica. It keeps them for a lifetime from now on, by a clock that never steps."""
+        wall, now, lifetime = self._clock(), self._monotonic(), self._replica.lifetime_ms
+        usual = now + expiry(wall, 0, lifetime) - wall
+        far = (wall + lifetime) // 1000
+        self._replica.load(
+            (key, number, usual if number <= far or number == ENDED else now + expiry(wall, number, lifetime) - wall)
+            for key, number in fences
+        )
 
     # Writing
 
@@ -165,14 +201,13 @@ class SQLiteRevocations:
         self._writing.call(self._write, lambda transaction: transaction.fence(keys, number))
 
     def fence_now(self, keys: Sequence[bytes]) -> int:
-        def change(transaction: Transaction) -> int:
-            held = [transaction.number(key) or 0 for key in (*keys, EVERYTHING)]
-            number = next_not_before(transaction.now_ms, held)
-            transaction.fence(keys, number)
+        def change(transaction: Transaction) -> int | None:
+            number = next_not_before(transaction.now_ms, [transaction.number(key) or 0 for key in keys])
+            if number is not None:
+                transaction.fence(keys, number)
             return number
 
-        number: int = self._writing.call(self._write, change)
-        return number
+        return when_it_may(lambda: self._writing.call(self._write, change))
 
     def advance(self, key: bytes, current: int, new: int) -> bool:
         def change(transaction: Transaction) -> bool:
@@ -191,7 +226,7 @@ class SQLiteRevocations:
                 if not self._is_usable(self._writer):
                     with self._holding(deadline, self._read_lock):
                         self._open(deadline)
-                place = self._inode
+                place = self._inodes
                 made = self._commit(change, deadline)
                 if made and self._is_usable(self._writer):
                     return made[0]
@@ -199,7 +234,7 @@ class SQLiteRevocations:
                     self._open(deadline)
                 # If just the stamp was lost, everybody learns from the new one what was written. But what was written
                 # to a database that is no longer in place, nobody will ever see.
-                if made and place == self._inode:
+                if made and place == self._inodes:
                     return made[0]
             raise StoreUnavailable(f"{self._name} is being replaced again and again")
 
@@ -212,15 +247,15 @@ class SQLiteRevocations:
                 if self._lost_until(transaction, self._stamp):
                     return None  # the stamp must not be overwritten before that has been acted upon
                 result = change(transaction)
-                database, sequence, _ = transaction.state()
+                found = transaction.state()
         except BaseException:
             self._discard(self._writer)
             self._writer = None
             raise
         if transaction.raised:
-            self._replica.load(transaction.raised)
-            self._newest = max(self._newest, sequence)
-            self._stamp.write(database, sequence)
+            self._learn(transaction.raised)
+            self._newest = max(self._newest, found.sequence)
+            self._stamp.write(found.database, found.sequence)
         return (result,)
 
     # The files
@@ -230,8 +265,10 @@ class SQLiteRevocations:
         """Hold *locks*, and turn errors into ``StoreUnavailable``."""
         with ExitStack() as stack:
             for lock in locks:
-                if not lock.acquire(timeout=max(0.0, deadline - monotonic())):
-                    raise StoreUnavailable(f"{self._name}: the other threads took longer than {WAIT:g} s")
+                while not lock.acquire(timeout=max(0.0, deadline - monotonic())):
+                    if not self._loading:
+                        raise StoreUnavailable(f"{self._name}: the other threads took longer than {WAIT:g} s")
+                    deadline = monotonic() + WAIT  # the one that has it does what this one waits for
                 stack.callback(lock.release)
             if self._closed:
                 raise StoreUnavailable(f"{self._name} has been closed")
@@ -244,12 +281,17 @@ class SQLiteRevocations:
         """Whether this process has opened it, and the files are still in place."""
         if connection is None or self._stamp is None or self._process != os.getpid():
             return False
-        self._looked_ms = self._clock()  # before it looks
-        return inode(self._path) == self._inode and self._stamp.is_in_place()
+        return self._find_inodes() == self._inodes and self._stamp.is_in_place()
+
+    def _find_inodes(self) -> _Inodes:
+        return inode(self._path), inode(f"{self._path}-wal"), inode(f"{self._path}-shm")
 
     def _open(self, deadline: float) -> None:
-        """Open the files, create what is missing. What is open stays so if that fails. Both locks are held."""
-        looked_ms = self._clock()
+        """Open the files, create what is missing. Both locks are held. If it fails, what is in place stays open."""
+        if not self._is_usable(self._reader):
+            # SQLite lets all connections of a process share what it knows about a write-ahead log. One that is opened
+            # beside another whose log was deleted would use the wrong one.
+            self._release()
         with ExitStack() as opened:
             place = inode(self._path)  # before it is opened: replaced in between, it will be opened again
             writer = connect(self._path, deadline)
@@ -265,9 +307,9 @@ class SQLiteRevocations:
         if database != self._database:
             self._sequence = 0  # read all of it; what the replica knows already stays
         self._newest = sequence
-        self._intact_ms = looked_ms
         self._writer, self._reader, self._database = writer, reader, database
-        self._inode = place or inode(self._path)
+        found = self._find_inodes()
+        self._inodes = place or found[0], *found[1:]
         self._process = os.getpid()
         self._seen = -1
         self._stamp, self._view = stamp, stamp.view
@@ -277,39 +319,39 @@ class SQLiteRevocations:
         with Transaction(writer, self._clock(), deadline) as transaction:
             new_id = int.from_bytes(os.urandom(7), "big") + 1
             transaction.create(new_id)
-            lifetime_ms = max(transaction.meta("lifetime"), self._options.lifetime_ms)
-            transaction.set_meta("lifetime", lifetime_ms)
-            self._replica.lifetime_ms = lifetime_ms
+            transaction.set_meta("lifetime", max(transaction.meta("lifetime"), self._options.lifetime_ms))
             lost_until_ms = self._lost_until(transaction, stamp)
             if lost_until_ms:
                 if self._database or stamp.read() != (0, 0):
                     log.error(
                         "%s has lost fences: the file was deleted or replaced, or the clock went back", self._name
                     )
-                held = transaction.number(EVERYTHING)
-                number = next_not_before(lost_until_ms, [held or 0, *self._replica.numbers((EVERYTHING,))])
-                transaction.fence((EVERYTHING,), 0 if self._options.accept_amnesia else number)
+                known = [transaction.number(EVERYTHING) or 0, *self._replica.numbers((EVERYTHING,))]
+                number = 0 if self._options.accept_amnesia else genesis(lost_until_ms, known)
+                transaction.fence((EVERYTHING,), number)
                 transaction.set_meta("id", new_id)  # its sequence numbers may be those of other rows
                 transaction.set_meta("genesis", transaction.now_ms)
-                transaction.set_meta("purged", transaction.now_ms)
-            database, sequence, _ = transaction.state()
-        return database, sequence
+                transaction.set_meta("clock", transaction.now_ms)
+            found = transaction.state()
+        return found.database, found.sequence
 
     def _lost_until(self, transaction: Transaction, stamp: Stamp) -> int:
         """0, or until when (Unix milliseconds) sessions were created whose fences the database may have lost."""
-        database, sequence, purged_ms = transaction.state()
-        if has_stepped_back(transaction.now_ms, purged_ms):
-            return purged_ms
+        found = transaction.state()
+        if has_stepped_back(transaction.now_ms, found.clock_ms):
+            return found.clock_ms
 
-        def lacks(seen_database: int, seen_sequence: int) -> bool:
-            return seen_database != 0 and (seen_database != database or seen_sequence > sequence)
+        def lacks(database: int, sequence: int) -> bool:
+            return database != 0 and (database != found.database or sequence > found.sequence)
 
-        # What this process has seen is no news if somebody has acted on the loss since.
-        is_empty = transaction.number(EVERYTHING) is None
-        acted = not is_empty and transaction.meta("genesis") >= self._intact_ms
-        if lacks(*stamp.read()) or (lacks(self._database, self._newest) and not acted):
-            return transaction.now_ms + 1000  # a session may be stamped just past what `not_before` gives now
-        return transaction.now_ms if is_empty else 0
+        everything = transaction.number(EVERYTHING)
+        is_lost = everything is None or lacks(*stamp.read())
+        if not is_lost and lacks(self._database, self._newest):
+            # Whoever acts on a loss gives the database a new id, and raises EVERYTHING.
+            (known,) = self._replica.numbers((EVERYTHING,))
+            has_grown = everything is not None and everything > known
+            is_lost = found.database == self._database or not (has_grown or self._options.accept_amnesia)
+        return transaction.now_ms if is_lost else 0
 
     def _release(self) -> None:
         """Close the files. Both locks are held. The view, and with it `lookup`, stays valid."""
@@ -337,10 +379,9 @@ class SQLiteRevocations:
         with self._holding(monotonic() + WAIT, self._read_lock):
             if self._reader is None:
                 raise StoreUnavailable(f"{self._name} has just become unavailable")
-            (fences,) = self._reader.execute(
-                "SELECT count(*) FROM fences WHERE key != ? AND expires >= ?", (EVERYTHING, self._clock())
-            ).fetchone()
             meta = dict(self._reader.execute("SELECT name, value FROM meta"))
+            alive = EVERYTHING, oldest(self._clock(), meta["lifetime"])
+            (fences,) = self._reader.execute(COUNT, alive).fetchone()
             return {
                 "store": "sqlite",
                 "path": self._path,
@@ -350,11 +391,6 @@ class SQLiteRevocations:
                 "database_bytes": os.path.getsize(self._path),
                 "wal_bytes": os.path.getsize(f"{self._path}-wal"),
             }
-
-
-def has_stepped_back(now_ms: int, purged_ms: int) -> bool:
-    """Whether fences were removed by a clock so far ahead of *now_ms* that they may still be needed."""
-    return now_ms < purged_ms - CLOCK_STEP_MS
 
 
 class _Closable(Protocol):

@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Sequence
 from time import monotonic, sleep
 from types import TracebackType
+from typing import NamedTuple
 
 from ..errors import ConfigurationError
-from .clock import CLOCK_STEP_MS, NEVER
+from .clock import CLOCK_STEP_MS, NEVER, expiry
 from .fence import EVERYTHING
 
 APPLICATION_ID = int.from_bytes(b"RolS", "big")
@@ -20,25 +21,47 @@ _SCHEMA = (
     # AUTOINCREMENT never uses a sequence number again, and a raise replaces the row, which gives it a new one.
     # So a reader that asks for what is newer than the last number it saw misses nothing.
     "CREATE TABLE fences (seq INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE,"
-    " number INTEGER NOT NULL, expires INTEGER NOT NULL)",
-    "CREATE INDEX fences_expires ON fences (expires)",
+    # `raised` and not when it expires: a lifetime announced later counts for it, too. In Unix milliseconds.
+    " number INTEGER NOT NULL, raised INTEGER NOT NULL)",
+    "CREATE INDEX fences_raised ON fences (raised)",
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 _RAISE = (
-    "INSERT OR REPLACE INTO fences (key, number, expires) SELECT :key, max(:number, coalesce(max(number), 0)),"
-    " max(:expires, coalesce(max(expires), 0)) FROM fences WHERE key = :key"
+    "INSERT OR REPLACE INTO fences (key, number, raised) SELECT :key, max(:number, coalesce(max(number), 0)),"
+    " max(:raised, coalesce(max(raised), 0)) FROM fences WHERE key = :key"
 )
 # More than a raise adds, so that the set shrinks to what is alive; bounded, so that no raise takes long.
-_PURGE = "DELETE FROM fences WHERE seq IN (SELECT seq FROM fences WHERE expires < ? ORDER BY expires LIMIT 64)"
+_PURGE = "DELETE FROM fences WHERE seq IN (SELECT seq FROM fences WHERE raised < ? ORDER BY raised LIMIT 64)"
 
 #: All rows after a sequence number, oldest first.
-NEWER = "SELECT key, number, expires, seq FROM fences WHERE seq > ? ORDER BY seq"
-#: The id of the database, the newest sequence number, and the latest clock at which fences were removed.
-STATE = (
-    "SELECT value, (SELECT seq FROM sqlite_sequence WHERE name = 'fences'),"
-    " coalesce((SELECT value FROM meta WHERE name = 'purged'), 0) FROM meta WHERE name = 'id'"
+NEWER = "SELECT key, number, seq FROM fences WHERE seq > ? ORDER BY seq"
+#: How many are alive, but for one key. They were raised after what ``oldest`` returns.
+COUNT = "SELECT count(*) FROM fences WHERE key != ? AND raised >= ?"
+_STATE = (
+    "SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'fences'),"
+    " max(value) FILTER (WHERE name = 'id'), max(value) FILTER (WHERE name = 'clock'),"
+    " max(value) FILTER (WHERE name = 'lifetime') FROM meta"
 )
+
+
+class State(NamedTuple):
+    """What tells whether a database is still the same. 0 for what it does not hold."""
+
+    sequence: int  # of its newest row
+    database: int  # its id
+    clock_ms: int  # the latest wall clock at which fences were raised
+    lifetime_ms: int  # the longest that was announced
+
+
+def state(connection: sqlite3.Connection) -> State:
+    """Raises sqlite3.Error."""
+    return State(*(value or 0 for value in connection.execute(_STATE).fetchone()))
+
+
+def oldest(now_ms: int, lifetime_ms: int) -> int:
+    """When what is still alive was raised at the earliest, in Unix milliseconds."""
+    return now_ms - lifetime_ms - CLOCK_STEP_MS
 
 
 def connect(path: str, deadline: float) -> sqlite3.Connection:
@@ -114,8 +137,8 @@ class Transaction:
         self._connection = connection
         self._deadline = deadline
         self.now_ms = now_ms
-        #: What was raised: key, number, expiry in Unix milliseconds.
-        self.raised: list[tuple[bytes, int, int]] = []
+        #: What was raised: key and number.
+        self.raised: list[tuple[bytes, int]] = []
 
     def __enter__(self) -> Transaction:
         persist(self._connection, "BEGIN IMMEDIATE", self._deadline)
@@ -136,10 +159,8 @@ class Transaction:
                 self._execute(statement)
             self.set_meta("id", database)
 
-    def state(self) -> tuple[int, int, int]:
-        """The id of the database, the newest sequence number, and when (ms) fences were last removed."""
-        database, sequence, purged_ms = self._execute(STATE).fetchone()
-        return database, sequence or 0, purged_ms
+    def state(self) -> State:
+        return state(self._connection)
 
     def number(self, key: bytes) -> int | None:
         """The number of *key*, None if there is none."""
@@ -148,16 +169,18 @@ class Transaction:
 
     def fence(self, keys: Sequence[bytes], number: int) -> None:
         """Raise *keys* to *number*, and remove some of what has expired."""
-        expires_ms = self.now_ms + self.meta("lifetime") + CLOCK_STEP_MS
+        now, lifetime = self.now_ms, self.meta("lifetime")
+        # Later than now, if the number has run ahead of the clock.
+        raised = expiry(now, number, lifetime) - lifetime - CLOCK_STEP_MS
         for key in keys:
-            expires = NEVER if key == EVERYTHING else expires_ms
-            self._execute(_RAISE, {"key": key, "number": number, "expires": expires})
-            self.raised.append((key, number, expires))
-        if self._execute(_PURGE, (self.now_ms,)).rowcount > 0:
-            self.set_meta("purged", max(self.now_ms, self.meta("purged")))
+            row = {"key": key, "number": number, "raised": NEVER if key == EVERYTHING else raised}
+            self._execute(_RAISE, row)
+            self.raised.append((key, number))
+        self._execute(_PURGE, (oldest(now, lifetime),))
+        self.set_meta("clock", max(now, self.meta("clock")))
 
     def meta(self, name: str) -> int:
-        """0 if missing. ``lifetime`` (the longest announced), ``genesis`` (the last loss) and ``purged``: in ms."""
+        """0 if missing. In ms: ``lifetime`` (the longest announced), ``genesis`` (the last loss) and ``clock``."""
         row = self._execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return 0 if row is None else int(row[0])
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from struct import Struct
 
 _layout = Struct("=QQQ")
@@ -23,7 +24,7 @@ class Stamp:
 
     Args:
         path: where it is.
-        mode: the permissions it is created with, as in ``os.open``.
+        mode: the permissions it is created with.
 
     Raises:
         OSError: it cannot be opened, or the disk is full.
@@ -34,10 +35,15 @@ class Stamp:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
         try:
             if os.fstat(self._file).st_size < _layout.size:
+                with suppress(PermissionError):  # somebody else has created it
+                    os.fchmod(self._file, mode)  # whatever the umask is
                 # Random, for a reader that has seen it must notice the next one. Written, not just extended:
                 # to touch a mapped page for which the disk has no room kills the process.
                 self.write(0, 0)
-            mapping = mmap.mmap(self._file, _layout.size, access=mmap.ACCESS_READ)
+            try:
+                mapping = mmap.mmap(self._file, _layout.size, access=mmap.ACCESS_READ)
+            except ValueError as error:
+                raise OSError(f"{path} was truncated: {error}") from error
             self.inode = _inode(os.fstat(self._file))
         except BaseException:
             os.close(self._file)
@@ -47,12 +53,15 @@ class Stamp:
 
     def write(self, database: int, sequence: int) -> None:
         """Tell all readers that the database has changed. Raises OSError."""
+        seen_database, seen_sequence = self.read()
+        if seen_database == database:
+            sequence = max(sequence, seen_sequence)  # that of a later commit, whose writer was faster
         random = int.from_bytes(os.urandom(8), "big")
         os.pwrite(self._file, _layout.pack(random, database, sequence), 0)
 
     def read(self) -> tuple[int, int]:
         """The id and the sequence number of the database; 0 and 0 if the file is new."""
-        _, database, sequence = _layout.unpack(os.pread(self._file, _layout.size, 0))
+        _, database, sequence = _layout.unpack(os.pread(self._file, _layout.size, 0).ljust(_layout.size, b"\0"))
         return database, sequence
 
     def is_in_place(self) -> bool:
