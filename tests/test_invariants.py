@@ -606,7 +606,7 @@ def test_invariant_7_one_line_says_why_without_secrets() -> None:
             (value[:-4] + "AAAA", "not authentic"),
             (value[:-4], "wrong length"),
             ("B" + value[1:], "unknown format version"),
-            (value[:2] + "_" + value[3:], "unknown key"),
+            (value[:2] + ("-" if value[2] == "_" else "_") + value[3:], "unknown key"),
         ):
             lines.clear()
             assert call(world.application, who, f"{name}={damaged}").result is None
