@@ -23,7 +23,7 @@ from wsgi_rollsession.errors import ConfigurationError, StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, not_before
 from wsgi_rollsession.revocation.redis import RedisRevocations
-from wsgi_rollsession.revocation.redis_shards import CLOCK_STEP_MS
+from wsgi_rollsession.revocation.redis_scripts import CLOCK_STEP_MS
 from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT, parse
 from wsgi_rollsession.testing import SharedRevocationContract
 

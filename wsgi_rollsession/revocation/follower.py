@@ -30,7 +30,8 @@ from redis.exceptions import AskError, MovedError
 from .fence import EVERYTHING
 from .forks import ForkSafeLock
 from .redis_link import Command, Connection, Info
-from .redis_shards import FENCE, Refused, Shards
+from .redis_scripts import FENCE
+from .redis_shards import Refused, Shards
 from .redis_url import REPLY_TIMEOUT
 from .replica import Replica
 

@@ -22,7 +22,8 @@ from .breaker import Breaker
 from .fence import EVERYTHING
 from .follower import REPORT_EXPIRES, Follower
 from .redis_link import Command, parse_info
-from .redis_shards import ADVANCE, FENCE, FENCE_NOW, Refused, Script, Shards
+from .redis_scripts import ADVANCE, FENCE, FENCE_NOW, Script
+from .redis_shards import Refused, Shards
 from .redis_url import RedisAddress, parse
 from .replica import Replica
 

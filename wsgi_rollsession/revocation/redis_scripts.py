@@ -1,0 +1,86 @@
+"""What happens inside Redis when a fence is raised: one Lua script each, which writes fence and log entry together.
+
+KEYS: the everything-fence, the lifetime, the log, and then the fences that are raised (``redis_shards.Names``).
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+from .fence import CLOCK_SKEW_MS
+
+#: Fences are kept this much longer than their lifetime, in milliseconds: a step of the server's clock up to this size
+#: drops none early. A larger one is treated as a loss of data, when it is seen.
+CLOCK_STEP_MS = 60_000
+
+# ARGV: the lifetime; 1 to accept amnesia; the least number of a genesis; the caller's clock, because sessions are
+# created by that of a process, and the server's may be behind it; and then the script's own.
+_PREAMBLE = f"""
+local everything, lifetime, log = KEYS[1], KEYS[2], KEYS[3]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local life = tonumber(redis.call('GET', lifetime) or 0)
+if tonumber(ARGV[1]) > life then
+  life = tonumber(ARGV[1])
+  redis.call('SET', lifetime, ARGV[1])
+end
+local keep = life + {CLOCK_STEP_MS}
+local function whole(number) return string.format('%.0f', number) end
+local function not_before() return math.ceil((math.max(now, tonumber(ARGV[4])) + {CLOCK_SKEW_MS}) / 1000) end
+local function raise(key, number)
+  number = math.max(number, tonumber(redis.call('GET', key) or 0))
+  if key == everything then
+    redis.call('SET', key, whole(number))
+  else
+    redis.call('SET', key, whole(number), 'PX', whole(keep))
+  end
+  redis.call('XADD', log, 'MINID', '~', whole(now - keep), '*', 'f', key:sub(-16) .. struct.pack('>I4', number))
+  redis.call('PEXPIRE', log, whole(keep))
+end
+if redis.call('EXISTS', everything) == 0 then
+  raise(everything, ARGV[2] == '1' and 0 or math.max(not_before(), tonumber(ARGV[3])))
+end
+"""
+
+
+class Script:
+    """A script's text and its name for EVALSHA. Each returns the server's time in milliseconds, and one value."""
+
+    def __init__(self, body: str) -> None:
+        self.text = (_PREAMBLE + body).encode()
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+
+HELLO = Script("return {now, redis.call('GET', everything)}")
+# Another server process has the data. If it may have lost some, the everything-fence goes up.
+ADOPT = Script("""
+local server = lifetime:sub(1, -9) .. 'server'
+if (redis.call('GET', server) or '') == ARGV[5] then
+  redis.call('SET', server, ARGV[6])
+  if ARGV[7] == '1' then raise(everything, math.max(not_before(), redis.call('GET', everything) + 1)) end
+end
+return {now, redis.call('GET', everything)}
+""")
+FENCE = Script("""
+for i = 4, #KEYS do raise(KEYS[i], tonumber(ARGV[5])) end
+return {now, ARGV[5]}
+""")
+# A session that began under a fence has passed it, up to three seconds ahead of the clock. So a second "log out
+# everywhere" within that time has to go past the first.
+FENCE_NOW = Script("""
+local number = not_before()
+for i = 1, #KEYS do
+  if i == 1 or i > 3 then
+    local held = tonumber(redis.call('GET', KEYS[i]) or 0)
+    if held >= number then number = held + 1 end
+  end
+end
+number = math.min(number, 4294967295)
+for i = 4, #KEYS do raise(KEYS[i], number) end
+return {now, whole(number)}
+""")
+ADVANCE = Script("""
+if tonumber(redis.call('GET', KEYS[4]) or 0) > tonumber(ARGV[5]) then return {now, '0'} end
+raise(KEYS[4], tonumber(ARGV[6]))
+return {now, '1'}
+""")
