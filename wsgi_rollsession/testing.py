@@ -163,7 +163,7 @@ class RevocationContract:
         assert list(store.confirm([USER, TENANT, SESSION])) == [number, number, 0]
 
     def test_fence_now_goes_past_what_sessions_have_passed(self, store: Revocations) -> None:
-        """A session that begins under a not-before has passed its number: the next one is larger, even a moment later."""
+        """A session that begins under a not-before has passed its number: the next is larger, even a moment later."""
         for key in (USER, EVERYTHING):
             passed = list(store.confirm([key]))
             for _ in range(3):
