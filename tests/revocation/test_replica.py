@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections.abc import Callable
 from hashlib import sha256
+from linecache import getline
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -134,6 +139,96 @@ def test_clear() -> None:
     replica.clear()
     assert replica.numbers([key(1), EVERYTHING]) == [0, 0]
     assert len(replica) == 0
+
+
+def test_one_that_expires_far_too_late_keeps_nothing_else() -> None:
+    """One fence was raised by a clock that was a year ahead. The others leave in their time, as without it."""
+
+    def held(*expiries: int) -> int:
+        replica, now = Replica(HOUR_MS), 1_000 * HOUR_MS
+        replica.purge(now)
+        replica.load((key(-n - 1), 7, expiry) for n, expiry in enumerate(expiries))
+        for step in range(48):
+            now += GENERATION_MS
+            replica.load((key(n), 1, now + HOUR_MS) for n in range(step * RECENT, step * RECENT + RECENT))
+            replica.purge(now)
+        assert replica.numbers([key(-n - 1) for n in range(len(expiries))]) == [7] * len(expiries)
+        return len(replica)
+
+    assert held(9_000 * HOUR_MS, 9_001 * HOUR_MS) <= held() + 2
+
+
+def test_many_that_expire_late() -> None:
+    """If too many for the dictionary expire late, they are moved like all others, and none is missed."""
+    replica = Replica(HOUR_MS)
+    replica.purge(HOUR_MS)
+    replica.load((key(n), n + 1, 9_000 * HOUR_MS) for n in range(3 * RECENT))
+    replica.purge(8_000 * HOUR_MS)
+    assert replica.numbers([key(n) for n in range(3 * RECENT)]) == [*range(1, 3 * RECENT + 1)]
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
+def interrupted(function: Callable[..., object], after: int, *args: object) -> bool:
+    """Call *function*, and raise ``Interrupted`` before the *after*-th line of the replica's code.
+
+    False if it has fewer. ``with`` does not count: there, where a lock is released, Python runs no signal handler.
+    """
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        if event == "line" and not getline(module.__file__, frame.f_lineno).strip().startswith("with "):
+            lines += 1
+            if lines == after:
+                raise Interrupted
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function(*args)
+    except Interrupted:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_exception_from_a_signal_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before whichever line of a load, a move or a purge a signal handler raises: no fence that was there is missed,
+    the lock is free, and everything works afterwards."""
+    monkeypatch.setattr(module, "RECENT", 5)
+    monkeypatch.setattr(module, "_BUCKETS", 2)
+    keys = [bytes([0, n % 2]) + key(n)[2:] for n in range(24)]
+
+    def filled() -> Replica:
+        replica = Replica(8)
+        replica.purge(10)
+        for n, one in enumerate(keys[:18]):
+            replica.add(one, n + 1, 20 + n)
+        return replica
+
+    for name, args in (("load", ([(one, 100, 45) for one in keys[15:]],)), ("purge", (30,))):
+        after, more = 1, True
+        while more:
+            replica = filled()
+            more = interrupted(getattr(replica, name), after, *args)
+            assert not replica._lock.locked()
+            alive = range(10, 18) if name == "purge" else range(18)
+            assert all(number >= n + 1 for n, number in zip(alive, replica.numbers([keys[n] for n in alive])))
+            getattr(replica, name)(*args)
+            replica.load([(one, 200, 50) for one in keys])
+            replica.purge(46)
+            assert replica.numbers(keys) == [200] * 24
+            replica.purge(60)
+            assert len(replica) == 0
+            after += 1
+        assert after > 20
 
 
 rows = st.lists(st.tuples(st.integers(0, 30), st.integers(1, ENDED), st.integers(1, 20)), max_size=60)

@@ -41,13 +41,14 @@ class Replica:
     def __init__(self, lifetime_ms: int) -> None:
         self.lifetime_ms = lifetime_ms
         self._lock = ForkSafeLock()
-        self._state: tuple[dict[bytes, int], _Table | None] = {}, None
-        self._expires: dict[bytes, int] = {}  # when each key in the dictionary expires
+        # The dictionary, the table, and when each key in the dictionary expires (it may hold more keys). Replaced as a
+        # whole, so that a reader, and an exception from a signal handler, find them as they belong together.
+        self._state: tuple[dict[bytes, int], _Table | None, dict[bytes, int]] = {}, None, {}
         self._purged_ms = 0
 
     def numbers(self, keys: Sequence[bytes]) -> list[int]:
         """The number of each of *keys*, 0 for those that are not here."""
-        recent, table = self._state  # one read: a writer replaces both at once
+        recent, table, _ = self._state
         if table is None:
             return [recent[key] if key in recent else 0 for key in keys]
         get = recent.get
@@ -60,7 +61,7 @@ class Replica:
     def load(self, rows: Iterable[tuple[bytes, int, int]]) -> None:
         """``add`` many rows of (key, number, expires_ms). Rows in order of expiry are dropped most promptly."""
         with self._lock:
-            (recent, table), expires = self._state, self._expires
+            recent, table, expires = self._state
             for key, number, expires_ms in rows:
                 held = recent.get(key)
                 if held is None:
@@ -71,44 +72,44 @@ class Replica:
                     expires[key] = expires_ms
                 recent[key] = number if number > held else held
                 if len(recent) > RECENT:
-                    self._move()
-                    (recent, table), expires = self._state, self._expires
+                    recent, table, expires = self._move()
 
     def purge(self, now_ms: int) -> None:
         """Drop what expired before *now_ms* (Unix milliseconds). Costs nothing if called again within a generation."""
         if abs(now_ms - self._purged_ms) < self.lifetime_ms // GENERATIONS:
             return
         with self._lock:
-            self._purged_ms = now_ms
-            recent, table = self._state
-            self._expires = {
-                key: expires for key, expires in self._expires.items() if expires >= now_ms or key == EVERYTHING
-            }
+            recent, table, expires = self._state
+            kept = [key for key in recent if expires[key] >= now_ms or key == EVERYTHING]
             if table is not None and table.purge(now_ms):
                 table = None
-            self._state = {key: recent[key] for key in self._expires}, table
+            self._state = {key: recent[key] for key in kept}, table, {key: expires[key] for key in kept}
+            self._purged_ms = now_ms
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._state = {}, None
-            self._expires = {}
+            self._state = {}, None, {}
 
     def __len__(self) -> int:
         """How many entries are held. A key that was raised again may count twice for a while."""
-        recent, table = self._state
+        recent, table, _ = self._state
         return len(recent) + (sum(map(len, table.buckets)) // _RECORD if table is not None else 0)
 
-    def _move(self) -> None:
+    def _move(self) -> tuple[dict[bytes, int], _Table | None, dict[bytes, int]]:
         """Move the dictionary into the table. A reader sees the one or the other."""
-        recent, table = self._state
+        recent, table, expires = self._state
         if table is None:
             table = _Table()
-        expires = self._expires
-        moved = sorted((key for key in recent if key != EVERYTHING), key=expires.__getitem__)
+        # What expires long after all others would keep in the table what comes after it. If it is few, it stays here.
+        far = self._purged_ms + 2 * self.lifetime_ms
+        kept = [key for key in recent if expires[key] > far or key == EVERYTHING]
+        if len(kept) > RECENT // 2:
+            kept = [EVERYTHING] if EVERYTHING in recent else []
+        moved = sorted(recent.keys() - kept, key=expires.__getitem__)
         table.extend(moved, recent, expires, self.lifetime_ms // GENERATIONS)
-        self._expires = {key: expires[key] for key in recent if key == EVERYTHING}
-        self._state = {key: recent[key] for key in self._expires}, table
+        self._state = {key: recent[key] for key in kept}, table, {key: expires[key] for key in kept}
+        return self._state
 
 
 class _Table:
@@ -151,10 +152,13 @@ class _Table:
 
     def purge(self, now_ms: int) -> bool:
         """Cut off the generations that expired before *now_ms*. True if nothing is left."""
+        buckets, cuts = self.buckets, self._cut
         while self._ended and self._ended[0][0] < now_ms:
-            _, ends = self._ended.pop(0)
-            for index, (cut, end) in enumerate(zip(self._cut, ends)):
+            for index, end in enumerate(self._ended[0][1]):
+                cut = cuts[index]
                 if cut != end:
-                    self.buckets[index] = self.buckets[index][(end - cut) & 0xFFFF_FFFF :]
-            self._cut = ends
+                    bucket = buckets[index]
+                    cuts[index] = end  # first: if an exception from a signal handler comes now, too little is cut
+                    buckets[index] = bucket[(end - cut) & 0xFFFF_FFFF :]
+            del self._ended[0]
         return self.last < now_ms
