@@ -8,6 +8,7 @@ Every server listens on a free loopback port, keeps its files in a temporary fol
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import shutil
@@ -68,6 +69,14 @@ def free_port() -> int:
             one.bind((HOST, port))
             bus.bind((HOST, port + 10_000))
             return port
+
+
+# A test run that is killed must not leave servers behind. Only Linux has this.
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)
+
+
+def _die_with_parent() -> None:
+    _prctl(1, signal.SIGKILL)  # type: ignore[misc]  # PR_SET_PDEATHSIG
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
@@ -135,6 +144,7 @@ class RedisServer:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **self.environment},
+                preexec_fn=_die_with_parent if _prctl else None,
             )
         try:
             wait_until(self._answers, self.patience, f"a server on port {self.port}")
@@ -193,17 +203,30 @@ class RedisServer:
             return {k.removeprefix("cmdstat_").lower(): v["calls"] for k, v in client.info("commandstats").items()}
 
 
+@contextlib.contextmanager
+def _stopped_on_failure(group: Any) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        group.stop()
+        raise
+
+
 class SentinelGroup:
     """One primary, two replicas, and three Sentinels that fail over within about two seconds."""
 
     name = "rollsession"
 
     def __init__(self, **options: Any) -> None:
-        settings = {"repl_diskless_sync_delay": 0, **options}
-        self.servers = [RedisServer(**settings)]
+        self.servers: list[RedisServer] = []
+        self.sentinels: list[RedisServer] = []
+        with _stopped_on_failure(self):
+            self._start({"repl_diskless_sync_delay": 0, **options})
+
+    def _start(self, settings: dict[str, Any]) -> None:
+        self.servers.append(RedisServer(**settings))
         for _ in range(2):
             self.servers.append(RedisServer(replicaof=f"{HOST} {self.servers[0].port}", **settings))
-        self.sentinels: list[RedisServer] = []
         wait_until(lambda: _acknowledged(self.servers[0], 2), 30, "two replicas")
         for _ in range(3):
             sentinel = RedisServer(mode="--sentinel", **self._sentinel_options())
@@ -271,8 +294,16 @@ class ClusterGroup:
             "repl_diskless_sync_delay": 0,
             **options,
         }
-        self.primaries = [RedisServer(**settings) for _ in range(3)]
-        self.replicas = [RedisServer(**settings) for _ in range(3 * replicas)]
+        self.primaries: list[RedisServer] = []
+        self.replicas: list[RedisServer] = []
+        with _stopped_on_failure(self):
+            self._start(replicas, settings)
+
+    def _start(self, replicas: int, settings: dict[str, Any]) -> None:
+        for _ in range(3):
+            self.primaries.append(RedisServer(**settings))
+        for _ in range(3 * replicas):
+            self.replicas.append(RedisServer(**settings))
         everyone = self.primaries + self.replicas
         for number, server in enumerate(self.primaries):
             server.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
