@@ -72,6 +72,16 @@ def test_keys_of_one_bucket_and_misaligned_matches() -> None:
     assert replica.numbers([b"\0\0" + b"\2" * 6 + bytes(8)]) == [0]
 
 
+@pytest.mark.parametrize("first_expires", [HOUR_MS, HOUR_MS + 1])
+def test_keys_that_the_table_cannot_tell_apart(first_expires: int) -> None:
+    """Two keys that agree in 64 bits are moved together: neither has a smaller number than before."""
+    replica = Replica(HOUR_MS)
+    one, other = b"\0\0abcdef" + b"1" * 8, b"\0\0abcdef" + b"2" * 8
+    replica.load([(one, 100, first_expires), (other, 5, HOUR_MS)])
+    replica.load((key(n), 1, HOUR_MS) for n in range(RECENT))
+    assert replica.numbers([one, other]) == [100, 100]
+
+
 def test_everything_never_leaves() -> None:
     """``EVERYTHING`` stays whatever expires, and whatever its expiry was said to be."""
     replica = Replica(HOUR_MS)

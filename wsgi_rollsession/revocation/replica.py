@@ -107,6 +107,8 @@ class Replica:
         if len(kept) > RECENT // 2:
             kept = [EVERYTHING] if EVERYTHING in recent else []
         moved = sorted(recent.keys() - kept, key=expires.__getitem__)
+        if len({key[:8] for key in moved}) < len(moved):
+            moved.sort(key=recent.__getitem__)  # of keys that are one to the table, the last number counts
         table.extend(moved, recent, expires, self.lifetime_ms // GENERATIONS)
         self._state = {key: recent[key] for key in kept}, table, {key: expires[key] for key in kept}
         return self._state
