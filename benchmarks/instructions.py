@@ -41,11 +41,11 @@ def cases(name: str, redis_url: str) -> Iterator[tuple[str, Callable[[], None]]]
     if name == FLOOR:
         yield from floor_functions().items()
         return
-    from wsgi_rollsession import exchange
+    from wsgi_rollsession import presented
     from wsgi_rollsession.revocation import sqlite
 
     sqlite.PERIOD = 1e9  # what is done once a second is no part of a request, but under valgrind it would become one
-    exchange.REMEMBERED = CROWD // 2  # so that fewer visitors than in ``cost`` suffice to have only new cookies
+    presented.REMEMBERED = CROWD // 2  # so that fewer visitors than in ``cost`` suffice to have only new cookies
     bench = Bench(contenders()[name], redis_url, (SIZE,), CROWD)
     yield from bench.cases((SIZE,))
     bench.verify()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wsgi_rollsession import RollSession, Session, exchange, generate_key
+from wsgi_rollsession import RollSession, Session, generate_key, presented
 from wsgi_rollsession.keys import KeyRing
 from wsgi_rollsession.seal import seal_lease, seal_session
 from wsgi_rollsession.token import NEVER, Lease, Record, pack
@@ -96,8 +96,8 @@ def counted(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
 
         return counting
 
-    monkeypatch.setattr(exchange, "open_session", count(exchange.open_session))
-    monkeypatch.setattr(exchange, "open_lease", count(exchange.open_lease))
+    monkeypatch.setattr(presented, "open_session", count(presented.open_session))
+    monkeypatch.setattr(presented, "open_lease", count(presented.open_lease))
     return stage
 
 

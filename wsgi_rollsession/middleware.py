@@ -4,7 +4,7 @@
             -> revocation (fences) -> session (mapping) -> the application
             -> policy (decide) -> revocation (authoritative) -> token -> seal -> cookies (Set-Cookie)
 
-``exchange`` leads one request along that way.
+``presented`` is the left half of that way, ``exchange`` leads one request along all of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .errors import ConfigurationError, StoreUnavailable
-from .exchange import Context, Exchange
+from .exchange import Exchange
+from .presented import Context
 from .revocation import StoreOptions, open_store
 from .revocation.fence import ENDED, EVERYTHING, session_key, tag_key
 from .session import Session

@@ -169,8 +169,9 @@ class Session(MutableMapping[str, Any]):
                 the absolute deadline of a session that was itself begun by ``regenerate``.
 
         Raises:
-            SessionConflict: somebody was logged in, and that session has been ended since it was loaded; or (``strict``)
-                another request wrote it: its data must not live on. ``invalidate()`` forgets them, and then this works.
+            SessionConflict: somebody was logged in, and that session has been ended since it was loaded; or
+                (``strict``) another request wrote it: its data must not live on. ``invalidate()`` forgets them, and
+                then this works.
             StoreUnavailable: somebody is logged in, and the store did not confirm the end of that session.
             SessionCommitted
         """

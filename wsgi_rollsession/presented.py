@@ -1,0 +1,128 @@
+"""A session as a request presents it: opened, with the expiry and the fences that apply to it.
+
+What opens is remembered, because a browser sends the same values again and again; whether it is alive is not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from time import time
+from typing import NamedTuple
+
+from . import policy, token
+from .cookies import Cookies
+from .keys import KeyRing
+from .policy import FINAL, Why
+from .revocation import Revocations
+from .revocation.fence import EVERYTHING, session_digest
+from .seal import Unsealable, open_lease, open_session
+from .settings import Settings
+from .token import ESTABLISHED, Lease, Record
+
+log = logging.getLogger("wsgi_rollsession")
+
+#: Session cookies, and leases, remembered as opened in each process. A roll does not change the session cookie, so a
+#: browser sends the same value with every request until something is written.
+REMEMBERED = 1024
+
+
+class Opened(NamedTuple):
+    """What the value of a session cookie says by itself, whenever it is presented."""
+
+    issued: int
+    record: Record
+    #: Those of the fences that apply, as ``policy.refused`` wants them. The second is the session's own.
+    keys: tuple[bytes, ...]
+    ends: int
+
+
+class Context:
+    """What every request shares: made once."""
+
+    __slots__ = (
+        "absolute_ms",
+        "clock",
+        "cookies",
+        "idle_s",
+        "open",
+        "open_lease",
+        "outage",
+        "renew_after_ms",
+        "ring",
+        "rolls",
+        "store",
+        "strict",
+    )
+
+    def __init__(self, settings: Settings, ring: KeyRing, store: Revocations) -> None:
+        self.ring = ring
+        self.store = store
+        self.clock: Callable[[], float] = time
+        self.cookies = Cookies(settings)
+        self.rolls = settings.rolls
+        self.strict = settings.strict
+        self.outage = settings.outage
+        self.idle_s = settings.idle_s
+        self.absolute_ms = settings.absolute_ms
+        self.renew_after_ms = settings.renew_after_ms
+        # Pure functions of what is in the cookies: whether the session is alive is asked every time. What does not open
+        # raises, and is not remembered.
+        self.open: Callable[[str, str], Opened] = lru_cache(REMEMBERED)(self._open)
+        self.open_lease: Callable[[str, bytes, str], Lease] = lru_cache(REMEMBERED)(self._open_lease)
+
+    def _open(self, name: str, value: str) -> Opened:
+        issued, plaintext = open_session(self.ring, name, value)
+        record = token.unpack(plaintext)
+        keys = (EVERYTHING, session_digest(record.id)[:16], *record.tags)
+        return Opened(issued, record, keys, policy.end(record, self.absolute_ms))
+
+    def _open_lease(self, name: str, session_id: bytes, value: str) -> Lease:
+        return open_lease(self.ring, self.cookies.lease_name(name), session_id, value)
+
+
+class Presented:
+    """A session whose cookie the request carried, and which is authentic."""
+
+    __slots__ = ("ends", "has_lease", "idle", "keys", "name", "record", "seen", "why")
+
+    def __init__(self, context: Context, name: str, value: str, lease_value: str | None, now: int) -> None:
+        issued, record, keys, ends = context.open(name, value)
+        seen, idle = issued, record.idle
+        if lease_value is not None:
+            try:
+                lease = context.open_lease(name, record.id, lease_value)
+                seen, idle = policy.extended(record, issued, lease)
+            except Unsealable as error:
+                log.info("lease of session cookie %r ignored: %s", name, error)
+        if idle > context.idle_s:
+            idle = context.idle_s
+        self.name = name
+        self.has_lease = lease_value is not None
+        self.record = record
+        self.keys = keys
+        self.seen = seen
+        self.idle = idle
+        self.ends = ends
+        #: Why the session is not alive, or None.
+        self.why = policy.expired(now, seen, idle, ends)
+
+    @property
+    def key(self) -> bytes:
+        """The session's own fence."""
+        return self.keys[1]
+
+    @property
+    def is_somebody(self) -> bool:
+        """Whether it says who its user is, and may still be accepted somewhere."""
+        return self.why not in FINAL and bool(self.record.tags or self.record.flags & ESTABLISHED)
+
+    def refused(self, numbers: Sequence[int]) -> Why | None:
+        """Why the fences *numbers*, those of ``keys``, refuse it, or None."""
+        record = self.record
+        return policy.refused(record.created, record.version, record.passed, numbers)
+
+    def judge(self, numbers: Sequence[int]) -> None:
+        """Take the answer of the fences."""
+        self.why = self.refused(numbers)
