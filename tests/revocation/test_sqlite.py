@@ -740,3 +740,15 @@ def test_the_replica_can_be_written_while_a_set_is_loaded(
     store._learn = learn_and_count
     assert store.confirm(keys) == [1] * 35
     assert [len(batch) for batch in batches] == [10, 10, 10, 6]
+
+
+def test_advance_heeds_what_the_process_knows(opened: Callable[..., Any], clock: Clock) -> None:
+    """The wall clock is far ahead while a raise removes what has expired, and so a fence that is needed: the process
+    that knows it refuses the advance, as it refuses the session."""
+    store = opened()
+    store.fence([A], 5)
+    clock.ms += 2 * HOUR_MS
+    store.fence([B], 1)
+    assert store.confirm([A]) == [5]
+    assert store.advance(A, 4, 5) is False
+    assert store.advance(A, 5, 6) is True

@@ -211,7 +211,8 @@ class SQLiteRevocations:
 
     def advance(self, key: bytes, current: int, new: int) -> bool:
         def change(transaction: Transaction) -> bool:
-            if (transaction.number(key) or 0) > current:
+            # The database may have lost what this process knows.
+            if max(transaction.number(key) or 0, *self._replica.numbers((key,))) > current:
                 return False
             transaction.fence((key,), new)
             return True
