@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
 from wsgi_rollsession import RollSession, Session, generate_key
 from wsgi_rollsession.middleware import SESSION
+from wsgi_rollsession.revocation import StoreOptions
+from wsgi_rollsession.revocation.memory import MemoryRevocations
 
 Handler = Callable[[Session], Any]
 KEY = generate_key()
@@ -158,6 +161,27 @@ def wrap(clock: Clock | None = None, application: Any = dispatch, **options: Any
         if hasattr(wrapped.revocations, "_clock"):
             wrapped.revocations._clock = lambda: int(clock() * 1000)
     return wrapped
+
+
+def memory(clock: Clock, lifetime_s: float = 0) -> MemoryRevocations:
+    """An empty store, whose clocks are the test's."""
+
+    def milliseconds() -> int:
+        return int(clock() * 1000)
+
+    options = StoreOptions(lifetime_ms=int(lifetime_s * 1000))
+    return MemoryRevocations(options, _clock=milliseconds, _monotonic=milliseconds)
+
+
+def announce(store: MemoryRevocations, application: RollSession) -> int:
+    """Tell a store that a test has made how long fences live, as one that processes share is told by each.
+
+    Returns the lifetime that counts, in milliseconds: the longest.
+    """
+    lifetime_ms = max(store._options.lifetime_ms, application.settings.fence_lifetime_ms)
+    store._options = replace(store._options, lifetime_ms=lifetime_ms)
+    store._replica.lifetime_ms = lifetime_ms
+    return lifetime_ms
 
 
 # Handlers

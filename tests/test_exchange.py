@@ -17,7 +17,7 @@ from wsgi_rollsession.revocation.fence import ENDED, session_key, tag_key
 from wsgi_rollsession.seal import seal_lease
 from wsgi_rollsession.token import Lease
 
-from .browser import START, Browser, Clock, call, get, login, logout, put, untouched, who, wrap
+from .browser import START, Browser, Clock, call, get, login, logout, memory, put, untouched, who, wrap
 
 HOUR, DAY = 3600, 86400
 LONG = "x" * 2000
@@ -584,7 +584,7 @@ def test_without_strict_older_copies_are_accepted(clock: Clock) -> None:
 
 def test_strict_refuses_older_copies_when_their_fence_is_gone(clock: Clock) -> None:
     """With ``strict``, fresh leases do not keep an old copy alive until the fence that refuses it is gone."""
-    browser = logged_in(clock, strict=True)
+    browser = logged_in(clock, strict=True, revocations=memory(clock, HOUR))
     browser.do(put("balance", 100))
     (rich,) = browser.header().split("; ")
     browser.do(put("balance", 0))

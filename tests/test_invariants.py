@@ -13,13 +13,13 @@ from unittest import mock
 import pytest
 
 from wsgi_rollsession import RollSession, Session, SessionConflict, StoreUnavailable, generate_key
-from wsgi_rollsession import exchange as exchange_module
+from wsgi_rollsession import presented as presented_module
 from wsgi_rollsession.cookies import CANDIDATES
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 
-from .browser import KEY, Answer, Browser, Clock, call, get, login, logout, put, untouched, who, wrap
+from .browser import KEY, Answer, Browser, Clock, announce, call, get, login, logout, memory, put, untouched, who, wrap
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
@@ -37,15 +37,13 @@ class World:
 
     def new_store(self) -> MemoryRevocations:
         """An empty store."""
-        return MemoryRevocations(StoreOptions(lifetime_ms=0), _clock=lambda: int(self.clock() * 1000))
+        return memory(self.clock)
 
     def process(self, **changes: Any) -> RollSession:
         """Another process, perhaps with another configuration. Later ones of the browsers' requests go to it."""
         self.options |= changes
         self.application = wrap(self.clock, **{"revocations": self.store, **self.options})
-        # As a store of several processes does when one of them opens it.
-        lifetime = max(self.store._lifetime_ms, self.application.settings.fence_lifetime_ms)
-        self.store._lifetime_ms = self.store._replica.lifetime_ms = lifetime
+        self.lifetime_s = announce(self.store, self.application) / 1000
         return self.application
 
     def browser(self, user: str | None = None) -> Browser:
@@ -505,8 +503,8 @@ def test_invariant_4_rolling_off_and_on() -> None:
 def test_invariant_5_the_set_is_bounded() -> None:
     """However long logouts go on, the set holds those of one lifetime, and of the reserves that docs/ name."""
     world = World(idle_timeout="10m")
-    window = world.store._lifetime_ms / 1000 + CLOCK_STEP_MS / 1000
-    window += world.store._lifetime_ms / 8 / 1000  # fences are dropped an eighth of a lifetime at a time
+    window = world.lifetime_s + CLOCK_STEP_MS / 1000
+    window += world.lifetime_s / 8  # fences are dropped an eighth of a lifetime at a time
     every = 10.0
     for _ in range(int(5 * window / every)):
         world.browser("alice").do(logout)
@@ -578,13 +576,13 @@ def test_invariant_7_the_work_for_one_header_is_bounded() -> None:
     many = [browser.call(login("alice"), header="") for _ in range(300)]
     header = "; ".join(f"{name}={value}" for answer in many for name, value in answer.sent().items())
     opened: list[str] = []
-    open_session = exchange_module.open_session
+    open_session = presented_module.open_session
 
     def counting(ring: Any, name: str, value: str) -> Any:
         opened.append(name)
         return open_session(ring, name, value)
 
-    with mock.patch.object(exchange_module, "open_session", counting):
+    with mock.patch.object(presented_module, "open_session", counting):
         assert call(world.application, who, header).result == "alice"
     assert len(opened) <= CANDIDATES == 8, "opened more than it examines"
 

@@ -17,10 +17,8 @@ import pytest
 
 from wsgi_rollsession import RollSession, Session, StoreUnavailable
 from wsgi_rollsession.middleware import SESSION
-from wsgi_rollsession.revocation import StoreOptions
-from wsgi_rollsession.revocation.memory import MemoryRevocations
 
-from .browser import Answer, Browser, Clock, call, get, login, logout, put, untouched, who, wrap
+from .browser import Answer, Browser, Clock, call, get, login, logout, memory, put, untouched, who, wrap
 from .servers import RedisServer, running
 
 HOUR = 3600
@@ -455,8 +453,7 @@ def test_amnesia_of_memory() -> None:
     clock = Clock()
 
     def start() -> RollSession:
-        store = MemoryRevocations(StoreOptions(lifetime_ms=HOUR * 1000), _clock=lambda: int(clock() * 1000))
-        return wrap(clock, revocations=store)
+        return wrap(clock, revocations=memory(clock, HOUR))
 
     browser = Browser(start(), clock)
     browser.do(login("alice"))

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from wsgi_rollsession import RollSession, Session, SessionConflict
-from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 
 from .browser import START, Answer, Browser, Clock, get, login, logout, put, who, wrap
+from .browser import memory as empty
 
 HOUR = 3600
 Step = Callable[[Browser], Any]
@@ -28,7 +28,7 @@ def clock() -> Clock:
 
 def memory(clock: Clock) -> MemoryRevocations:
     """An empty store, which the clock has left behind."""
-    store = MemoryRevocations(StoreOptions(lifetime_ms=2 * HOUR * 1000), _clock=lambda: int(clock() * 1000))
+    store = empty(clock, 2 * HOUR)
     clock.advance(10)
     return store
 
