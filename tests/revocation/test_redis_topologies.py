@@ -140,6 +140,19 @@ def test_everything_is_raised_in_every_shard(cluster_url: str, opened: Opener) -
         assert list(opened(cluster_url).confirm([EVERYTHING, key(shard)])) == [number, 0]
 
 
+def test_fence_now_goes_past_what_any_shard_holds(cluster_url: str, opened: Opener) -> None:
+    """A key of one shard whose number has run ahead is raised too when it is revoked with a key of another shard.
+
+    A session begins, and passes the number of its tag in shard 5; a revocation of that tag and one in shard 2, whose
+    number is smaller, asks shard 2 first.
+    """
+    store, first, second = opened(cluster_url), key(2), key(5)
+    passed = [store.fence_now([second]) for _ in range(3)][-1]
+    number = store.fence_now([first, second])
+    assert number > passed
+    assert list(store.confirm([first, second])) == [number, number]
+
+
 def test_a_shard_that_lost_its_data_is_noticed(cluster: ClusterGroup, cluster_url: str, opened: Opener) -> None:
     """When one primary is emptied, sessions whose fences were there are refused, and the others go on."""
     store = opened(cluster_url)

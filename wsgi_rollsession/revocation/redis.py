@@ -19,6 +19,7 @@ from redis.sentinel import MasterNotFoundError
 from ..errors import StoreUnavailable
 from . import StoreOptions
 from .breaker import Breaker
+from .clock import when_it_may
 from .fence import EVERYTHING
 from .follower import REPORT_EXPIRES, Follower
 from .redis_link import Command, parse_info
@@ -94,11 +95,17 @@ class RedisRevocations:
         self._learn((key, number) for key in keys)
 
     def fence_now(self, keys: Sequence[bytes]) -> int:
-        number = 0
-        for shard, some in self._shards.group(keys, everywhere=True).items():
-            if not number:
-                number = int(self._write(shard, FENCE_NOW, some, retry=True))
-            else:  # a cluster's nodes have clocks of their own; one of them counts
+        """See ``Revocations``. It waits for some seconds if *keys* were revoked several times just now (``clock``)."""
+        groups = self._shards.group(keys, everywhere=True)
+        number, numbers = 0, {}
+        for shard, some in groups.items():
+
+            def attempt(shard: int = shard, some: Sequence[bytes] = some, least: int = number) -> int | None:
+                return int(self._write(shard, FENCE_NOW, some, least, retry=True)) or None
+
+            number = numbers[shard] = when_it_may(attempt)
+        for shard, some in groups.items():
+            if numbers[shard] < number:  # a later shard's clock, or what it held, was ahead
                 self._write(shard, FENCE, some, number, retry=True)
         self._learn((key, number) for key in keys)
         return number

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from hashlib import sha1
 
-from .fence import CLOCK_SKEW_MS
-
-#: Fences are kept this much longer than their lifetime, in milliseconds: a step of the server's clock up to this size
-#: drops none early. A larger one is treated as a loss of data, when it is seen.
-CLOCK_STEP_MS = 60_000
+from .clock import CLOCK_STEP_MS, RUN_AHEAD_S
+from .fence import CLOCK_SKEW_MS, ENDED
 
 # ARGV: the lifetime; 1 to accept amnesia; the least number of a genesis; the caller's clock, because sessions are
 # created by that of a process, and the server's may be behind it; and then the script's own.
@@ -37,8 +34,10 @@ local function raise(key, number)
   redis.call('XADD', log, 'MINID', '~', whole(now - keep), '*', 'f', key:sub(-16) .. struct.pack('>I4', number))
   redis.call('PEXPIRE', log, whole(keep))
 end
+-- Larger than any number that a session can have passed: those that are lost had run ahead of the clock (FENCE_NOW).
+local function genesis(known) return math.min(math.max(not_before() + {RUN_AHEAD_S + 1}, known), {ENDED}) end
 if redis.call('EXISTS', everything) == 0 then
-  raise(everything, ARGV[2] == '1' and 0 or math.max(not_before(), tonumber(ARGV[3])))
+  raise(everything, ARGV[2] == '1' and 0 or genesis(tonumber(ARGV[3])))
 end
 """
 
@@ -57,7 +56,7 @@ ADOPT = Script("""
 local server = lifetime:sub(1, -9) .. 'server'
 if (redis.call('GET', server) or '') == ARGV[5] then
   redis.call('SET', server, ARGV[6])
-  if ARGV[7] == '1' then raise(everything, math.max(not_before(), redis.call('GET', everything) + 1)) end
+  if ARGV[7] == '1' then raise(everything, genesis(redis.call('GET', everything) + 1)) end
 end
 return {now, redis.call('GET', everything)}
 """)
@@ -65,19 +64,16 @@ FENCE = Script("""
 for i = 4, #KEYS do raise(KEYS[i], tonumber(ARGV[5])) end
 return {now, ARGV[5]}
 """)
-# A session that began under a fence has passed it, up to three seconds ahead of the clock. So a second "log out
-# everywhere" within that time has to go past the first.
-FENCE_NOW = Script("""
-local number = not_before()
-for i = 1, #KEYS do
-  if i == 1 or i > 3 then
-    local held = tonumber(redis.call('GET', KEYS[i]) or 0)
-    if held >= number then number = held + 1 end
-  end
-end
-number = math.min(number, 4294967295)
+# As ``clock.next_not_before``; 0 stands for None. ARGV[5]: what another shard has got.
+FENCE_NOW = Script(f"""
+local clock = not_before()
+local number = math.max(clock, tonumber(ARGV[5]))
+for i = 4, #KEYS do number = math.max(number, tonumber(redis.call('GET', KEYS[i]) or 0) + 1) end
+local ahead = number - clock
+if ahead > {RUN_AHEAD_S} and ahead <= {2 * RUN_AHEAD_S} then return {{now, '0'}} end
+number = math.min(number, {ENDED})
 for i = 4, #KEYS do raise(KEYS[i], number) end
-return {now, whole(number)}
+return {{now, whole(number)}}
 """)
 ADVANCE = Script("""
 if tonumber(redis.call('GET', KEYS[4]) or 0) > tonumber(ARGV[5]) then return {now, '0'} end

@@ -27,9 +27,10 @@ import redis
 from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedError, NoScriptError, TryAgainError
 
 from . import StoreOptions
-from .fence import EVERYTHING, not_before
+from .clock import CLOCK_STEP_MS, genesis
+from .fence import EVERYTHING
 from .redis_link import Command, Info, connect
-from .redis_scripts import ADOPT, CLOCK_STEP_MS, FENCE, HELLO, Script
+from .redis_scripts import ADOPT, FENCE, HELLO, Script
 from .redis_url import RedisAddress
 
 log = logging.getLogger("wsgi_rollsession")
@@ -202,11 +203,10 @@ class Shards:
         """
         names = self.names[shard]
         words = [names.everything, names.lifetime, names.log, *[names.base + key for key in keys]]
-        # Sessions that began under the everything-fence are stamped just after it, up to three seconds ahead of the
-        # clock. So if it is lost, the new one must go past the old one; and the first ones of a cluster's shards are
-        # alike, or a session could begin before that of one of them.
-        genesis = self.seen[shard] + 1 if self.seen[shard] else max(self.seen)
-        call = (len(words), *words, *self._preface, genesis, int(time.time() * 1000), *args)
+        # A session that began under the everything-fence has passed it. So if it is lost, the new one must go past the
+        # old one; and the first ones of a cluster's shards are alike, or a session could begin before that of one.
+        least = self.seen[shard] + 1 if self.seen[shard] else max(self.seen)
+        call = (len(words), *words, *self._preface, least, int(time.time() * 1000), *args)
         waiting: list[Command] = [("WAIT", wait, WAIT_MS)] if wait else []
         replies, _ = self.link.exchange(shard, [("EVALSHA", script.sha, *call), *waiting], retry=retry)
         if isinstance(replies[0], NoScriptError):
@@ -274,5 +274,5 @@ class Shards:
                 return
             log.error("the clock of revocation store %s stepped forward by %.0f s: fences lost", self.address, step)
             if not self._accept_amnesia:
-                number = max(not_before(int(time.time() * 1000)), self.seen[shard] + 1)
+                number = genesis(int(time.time() * 1000), (self.seen[shard],))
                 self.script(shard, FENCE, [EVERYTHING], number, retry=True)
