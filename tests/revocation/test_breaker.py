@@ -160,7 +160,7 @@ def test_two_threads_fork_at_once() -> None:
         assert all(lock.acquire(timeout=0) for lock in locks)
 
     def fork() -> None:
-        for _ in range(40):
+        for _ in range(120):
             in_fork(child)
 
     user = threading.Thread(target=use)
