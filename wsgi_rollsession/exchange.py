@@ -16,7 +16,8 @@ from .cookies import CANDIDATES, PRESENTED
 from .errors import SessionConflict, SessionTooLarge, StoreUnavailable
 from .policy import FINAL, OVER, Decision, Why
 from .presented import Context, Presented
-from .revocation.fence import ENDED, EVERYTHING, not_before, session_digest
+from .revocation.clock import next_not_before
+from .revocation.fence import ENDED, EVERYTHING, session_digest
 from .seal import LIMIT, Unsealable, seal_lease, seal_session
 from .session import EMPTY, Session, _encode
 from .token import ESTABLISHED, NEVER, UNCHECKED, UNLIMITED, Lease, Record
@@ -239,7 +240,9 @@ class Exchange:
     def _revoke_others(self, index: int, tag: bytes, passed: tuple[int, ...]) -> tuple[int, ...]:
         """Raise a tag's fence from the number that this session has been found to pass, and pass the new one too."""
         held = passed[1 + index]
-        number = max(not_before(int(self._context.clock() * 1000)), held + 1)
+        number = next_not_before(int(self._context.clock() * 1000), (held,))
+        if number is None:
+            raise StoreUnavailable("the same tag is being revoked again and again")
         if not self._context.store.advance(tag, held, number):
             self._lose(Why.TAG)
         return (*passed[: 1 + index], number, *passed[2 + index :])

@@ -53,7 +53,10 @@ class Revocations(Protocol):
         """Raise *keys* to *number* (merge is ``max``). Returns when the store has confirmed it."""
 
     def fence_now(self, keys: Sequence[bytes]) -> int:
-        """Raise *keys* to ``not_before(the store's clock)``. Returns that number, once confirmed."""
+        """Raise *keys* to ``not_before(the store's clock)``, or one past what they hold if that is more.
+
+        Returns that number, once confirmed. If it runs seconds ahead of the clock, waits first.
+        """
 
     def advance(self, key: bytes, current: int, new: int) -> bool:
         """Raise *key* from at most *current* to *new*, atomically. False if its number exceeds *current*."""
