@@ -260,6 +260,80 @@ def test_flushall_is_noticed_and_nothing_forgotten(
     wait_until(lambda: list(store.lookup([after])) == [ENDED])
 
 
+def test_interrupted_healing_goes_on(
+    follow: Follow, redis_url: str, writer: RedisRevocations, redis_server: RedisServer, proxy: Proxy
+) -> None:
+    """A follower that is cut off while it raises lost fences again raises the rest when it is back.
+
+    Many fences; FLUSHALL; the follower finds it and begins to raise them again; after the first the network hangs,
+    until that has timed out; then it is back.
+    """
+    store = follow(proxy.url)
+    sessions = [key() for _ in range(2000)]
+    writer.fence(sessions, ENDED)
+    wait_until(lambda: list(store.recall(sessions)) == [ENDED] * len(sessions))
+    with redis_server.client() as client:
+        client.flushall()
+        wait_until(lambda: client.exists(b"rollsession:{0}:" + sessions[0]))
+        proxy.stalled = True
+        healed = client.dbsize()
+        time.sleep(1.5)
+        proxy.stalled = False
+    assert healed < len(sessions)
+    with contextlib.closing(RedisRevocations.from_url(redis_url, HOUR)) as fresh:
+        wait_until(lambda: list(fresh.confirm(sessions)) == [ENDED] * len(sessions))
+
+
+def test_a_demoted_primary_is_not_followed(
+    follow: Follow, redis_server: RedisServer, proxy: Proxy, redis_url: str
+) -> None:
+    """A primary that became a replica is not called fresh, although its answers go on.
+
+    REPLICAOF arrives while the follower is not blocked in XREAD, which would have told it: the answer to its last
+    question is on its way when the server is demoted, and its next question is answered by a replica.
+    """
+    store = follow(proxy.url)
+    try:
+        proxy.stalled = True
+        time.sleep(0.5)
+        redis_server.command("REPLICAOF", "127.0.0.1", 1)
+        proxy.stalled = False
+        time.sleep(2.0)
+        assert not is_fresh(store)
+        with pytest.raises(StoreUnavailable):
+            store.lookup([EVERYTHING])
+    finally:
+        redis_server.command("REPLICAOF", "NO", "ONE")
+    wait_until(lambda: is_fresh(store), what="it is followed again")
+
+
+def test_an_entry_that_cannot_be_read(follow: Follow, redis_url: str, redis_server: RedisServer) -> None:
+    """While the log holds something that is no fence, loads ask; when it is gone, the process follows again."""
+    store = follow(redis_url)
+    name = redis_server.command("XADD", "rollsession:{0}:log", "*", "f", "short")
+    wait_until(lambda: not is_fresh(store))
+    session = key()
+    store.fence([session], ENDED)
+    assert list(store.lookup([session])) == [ENDED]
+    redis_server.command("XDEL", "rollsession:{0}:log", name)
+    wait_until(lambda: is_fresh(store))
+
+
+def test_without_a_thread_loads_ask(follow: Follow, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, loads ask the server, and the process follows as soon as one can."""
+    store = follow(redis_url, start=False)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(3):
+            assert store.lookup([EVERYTHING])[0] > 0
+    store.lookup([EVERYTHING])
+    wait_until(lambda: is_fresh(store))
+
+
 def test_a_server_whose_clock_is_behind_the_old_log(follow: Follow, redis_server: RedisServer) -> None:
     """Entry ids that go backwards (an emptied server with an earlier clock) do not hide new entries."""
     with running(RedisServer()) as server:

@@ -25,7 +25,7 @@ from time import monotonic
 from typing import Any
 
 import redis
-from redis.exceptions import AskError, MovedError
+from redis.exceptions import AskError, MovedError, NoPermissionError
 
 from .fence import EVERYTHING
 from .forks import ForkSafeLock
@@ -74,7 +74,7 @@ class _Stream:
         """Begin at the beginning: the log is another one, or has lost entries."""
         self.position = _BEGINNING
         since = monotonic() - _HEAL_SECONDS
-        self.healing = {entry: None for when, entry in self.recent if when >= since}
+        self.healing.update((entry, None) for when, entry in self.recent if when >= since)
 
 
 class Follower:
@@ -105,11 +105,20 @@ class Follower:
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._pid = os.getpid()
-            self._wake, sleeper = socket.socketpair()
             self._streams = [_Stream(shard) for shard in range(self._shards.link.shards)]
-            self._thread = threading.Thread(target=self._run, args=(sleeper,), name="rollsession-follower", daemon=True)
-            self._thread.start()
+            try:
+                self._wake, sleeper = socket.socketpair()
+            except OSError as error:  # too many files; the next load tries again
+                return self._lost(error)
+            run = threading.Thread(target=self._run, args=(sleeper,), name="rollsession-follower", daemon=True)
+            try:
+                run.start()
+            except RuntimeError as error:  # too many threads
+                self._wake.close()
+                sleeper.close()
+                return self._lost(error)
+            self._thread = run
+            self._pid = os.getpid()
 
     def stop(self) -> None:
         """End the thread, for good."""
@@ -127,7 +136,7 @@ class Follower:
                     selector.register(sleeper, selectors.EVENT_READ)
                     try:
                         self._follow(selector)
-                    except (redis.RedisError, Refused, OSError) as error:
+                    except Exception as error:  # also of what is in the log and cannot be read: loads ask meanwhile
                         self._lost(error)
                     finally:
                         for stream in self._streams:
@@ -187,6 +196,7 @@ class Follower:
         names = self._shards.names[stream.shard]
         assert stream.connection is not None
         questions: list[Command] = [
+            ("ROLE",),  # a primary that became a replica would go on answering
             ("MGET", *names.state),
             ("XREAD", "COUNT", _BATCH, "BLOCK", self._block_ms, "STREAMS", names.log, stream.position),
         ]
@@ -206,8 +216,14 @@ class Follower:
             except (MovedError, AskError):
                 self._shards.link.forget()
                 raise
+            except NoPermissionError as error:
+                if stream.awaited != 3:
+                    raise
+                reply = error  # its user may not ask for the role
             stream.awaited -= 1
-            if stream.awaited:
+            if stream.awaited == 2:
+                self._shards.check_role(reply)
+            elif stream.awaited:
                 everything = self._shards.everything(stream.shard, reply, stream.info)
                 if self._replica.numbers((EVERYTHING,))[0] < everything:  # its raise may be older than the log
                     self._replica.add(EVERYTHING, everything, 0)
@@ -249,10 +265,13 @@ class Follower:
 
     def _heal(self, stream: _Stream) -> None:
         lost = list(stream.healing)
-        stream.healing = {}
-        log.warning("revocation store %s had lost %d recent fences; raised again", self._shards.address, len(lost))
         for entry in lost:
-            self._shards.script(stream.shard, FENCE, [entry[:16]], unpack(">I", entry[16:])[0], retry=True)
+            try:
+                self._shards.script(stream.shard, FENCE, [entry[:16]], unpack(">I", entry[16:])[0], retry=True)
+            except Refused:  # by a full memory, say, which does not keep us from following
+                return
+            del stream.healing[entry]  # only now: what was interrupted goes on after the next answer
+        log.warning("revocation store %s had lost %d recent fences; raised again", self._shards.address, len(lost))
 
     def _caught_up(self, proven: float) -> None:
         self.fresh_until = proven + self._max_staleness

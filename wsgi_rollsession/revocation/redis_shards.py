@@ -253,10 +253,14 @@ class Shards:
             if not self.address.accept_eviction:
                 raise redis.ConnectionError(f"it {message} (eviction=accept in the URL takes the risk)")
 
-    def _take_pulse(self, shard: int, role: Any, now: Any) -> None:
+    def check_role(self, role: Any) -> None:
+        """Raise a redis error if *role*, the reply to ROLE, is that of a replica."""
         if isinstance(role, list) and role[0] != b"master":
             self.link.forget()  # the next connection looks for the primary
             raise redis.ConnectionError("it has become a read-only replica")
+
+    def _take_pulse(self, shard: int, role: Any, now: Any) -> None:
+        self.check_role(role)
         if isinstance(now, list):
             self._watch_clock(shard, int(now[0]) * 1000 + int(now[1]) // 1000)
 
