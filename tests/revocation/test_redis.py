@@ -240,6 +240,15 @@ def test_the_longest_lifetime_counts(opened: Opener, redis_url: str, redis_serve
     assert redis_server.client().pttl(b"rollsession:{0}:" + session) > 890_000
 
 
+def test_advance_knows_what_the_process_knows(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
+    """A fence that a fail-over lost, and this process knows, refuses an advance as it refuses a load."""
+    store, session = opened(redis_url), key()
+    store.fence([session], ENDED)
+    redis_server.command("DEL", b"rollsession:{0}:" + session)
+    assert list(store.confirm([session])) == [ENDED]
+    assert not store.advance(session, 3, 4)
+
+
 # Amnesia
 
 
@@ -362,6 +371,18 @@ def test_wrong_password_is_an_outage(opened: Opener, redis_url: str, redis_serve
 
 
 # Transports
+
+
+@pytest.mark.parametrize("name", [b"fence", b"lifetime", b"server", EVERYTHING])
+def test_what_cannot_be_read_is_an_outage(
+    opened: Opener, redis_url: str, redis_server: RedisServer, name: bytes
+) -> None:
+    """A number that is none, as another program may have put it there, is a store that is unavailable."""
+    session = key()
+    opened(redis_url).fence([session], ENDED)
+    redis_server.command("SET", b"rollsession:{0}:" + (session if name == b"fence" else name), b"x")
+    with pytest.raises(StoreUnavailable):
+        opened(redis_url).confirm([EVERYTHING, session])
 
 
 def test_unix_socket(opened: Opener, tmp_path: Path) -> None:

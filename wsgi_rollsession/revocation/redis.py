@@ -111,6 +111,8 @@ class RedisRevocations:
         return number
 
     def advance(self, key: bytes, current: int, new: int) -> bool:
+        if self._known.numbers([key])[0] > current:  # also if a fail-over lost it
+            return False
         ((shard, keys),) = self._shards.group([key], everywhere=True).items()
         # Not repeated on a fresh connection: a second try would be refused by what the first one wrote.
         done = self._write(shard, ADVANCE, keys, current, new, retry=False) == b"1"
@@ -222,6 +224,8 @@ def _translated(function: Callable[..., T], *args: object) -> T | Refused:
         raise StoreUnavailable("MasterNotFoundError: no Sentinel can be reached that knows the primary") from None
     except (redis.RedisError, OSError) as error:
         raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+    except (ValueError, TypeError, LookupError) as error:
+        raise StoreUnavailable(f"what is stored there cannot be read: {error}") from error
 
 
 def _accepted(result: T | Refused) -> T:
