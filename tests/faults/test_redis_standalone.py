@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.load import Load
 from tests.servers import Proxy, RedisServer, redis_servers, running
+from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions, open_store
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
@@ -229,6 +230,47 @@ def test_clock_steps(seconds: int, promise: str, report: Report, tmp_path: Path)
     else:
         noticed(load)
     report(store=STORE, fault=f"its clock steps by {seconds:+d} s", promise=promise, observed=load.observed())
+
+
+def test_the_clock_of_one_host_steps_forward_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Server and application on one host: fences that expired while its clock was ahead are missed when it is back.
+
+    A logout; the clock goes two hours forward, for both, and the server drops the fence; a process asks meanwhile; the
+    clock comes back, and the session would be alive again. Only that process can notice.
+    """
+    clock, real, ahead = tmp_path / "clock", time.time, 0
+    monkeypatch.setattr(time, "time", lambda: real() + ahead)
+    session, numbers = os.urandom(16), []
+    with running(server_with_clock(clock)) as server:
+        with contextlib.closing(open_store(server.url, StoreOptions(lifetime_ms=3_600_000))) as store:
+            store.fence([session], ENDED)
+            for ahead in (0, 7200, 0):
+                clock.write_text(f"{ahead:+d}")
+                time.sleep(1.1)
+                numbers.append(store.confirm([EVERYTHING])[0])
+        with contextlib.closing(open_store(server.url, StoreOptions(lifetime_ms=3_600_000))) as fresh:
+            assert list(fresh.confirm([session, EVERYTHING])) == [0, numbers[2]]
+    assert numbers[0] == numbers[1] < numbers[2] < time.time() + 60
+
+
+def test_clock_step_that_could_not_be_answered(tmp_path: Path) -> None:
+    """A step of the server's clock that was noticed while it refused to write is answered as soon as it writes.
+
+    The clock goes two hours forward while the memory is full: the question fails, for nothing says that the sessions
+    are refused. Then there is memory again, and the clock does not step any more.
+    """
+    clock = tmp_path / "clock"
+    with running(server_with_clock(clock)) as server:
+        with contextlib.closing(open_store(server.url, StoreOptions(lifetime_ms=3_600_000))) as store:
+            (before,) = store.confirm([EVERYTHING])
+            server.command("CONFIG", "SET", "maxmemory", "1")
+            clock.write_text("+7200")
+            time.sleep(1.1)
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable):
+                    store.confirm([EVERYTHING])
+            server.command("CONFIG", "SET", "maxmemory", "0")
+            assert store.confirm([EVERYTHING])[0] > before
 
 
 def test_clock_is_behind(tmp_path: Path) -> None:

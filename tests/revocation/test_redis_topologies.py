@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 
 from tests.servers import ClusterGroup, SentinelGroup, running, wait_until
 from wsgi_rollsession.errors import StoreUnavailable
@@ -16,6 +18,7 @@ from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
 from wsgi_rollsession.revocation.redis_link import CLUSTER_SHARDS
+from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
 from wsgi_rollsession.testing import SharedRevocationContract
 
 Opener = Callable[[str], RedisRevocations]
@@ -151,6 +154,27 @@ def test_fence_now_goes_past_what_any_shard_holds(cluster_url: str, opened: Open
     number = store.fence_now([first, second])
     assert number > passed
     assert list(store.confirm([first, second])) == [number, number]
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_nodes_that_hang_hold_the_first_call_no_longer(nodes: int, opened: Opener) -> None:
+    """The first call of a process waits once for each node that hangs, not once more for each shard."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(nodes)]
+        hosts = ",".join(f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners)
+        store = opened(f"redis+cluster://{hosts}")
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            store.confirm([EVERYTHING, key()])
+        assert time.monotonic() - begun < nodes * (CONNECT_TIMEOUT + REPLY_TIMEOUT) + 2.0
+
+
+def test_every_shard_is_told_the_lifetime(cluster: ClusterGroup, cluster_url: str, opened: Opener) -> None:
+    """The first question tells the lifetime to shards that it does not ask, for others revoke there."""
+    opened(cluster_url).confirm([EVERYTHING, key(3)])
+    with contextlib.closing(redis.RedisCluster("127.0.0.1", cluster.primaries[0].port)) as client:
+        for shard in range(CLUSTER_SHARDS):
+            assert client.get(f"rollsession:{{{shard}}}:lifetime") == str(HOUR.lifetime_ms).encode()
 
 
 def test_a_shard_that_lost_its_data_is_noticed(cluster: ClusterGroup, cluster_url: str, opened: Opener) -> None:

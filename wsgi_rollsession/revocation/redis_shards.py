@@ -15,7 +15,6 @@ whose fences were there. A script writes fence and log entry together, so the lo
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
@@ -37,6 +36,8 @@ log = logging.getLogger("wsgi_rollsession")
 
 #: Seconds between two looks at the server's clock and role; they travel with a question that is asked anyway.
 _PULSE = 1.0
+#: Seconds between two tries to tell all shards of a cluster the lifetime, while one of them is away.
+_ANNOUNCE_EVERY = 5.0
 #: Milliseconds that WAIT waits for replicas; the reply must come before the connection's time-out.
 WAIT_MS = 250
 
@@ -81,11 +82,15 @@ class Shards:
         self._pulse_at = [0.0] * self.link.shards
         #: The largest everything-fence seen, by shard.
         self.seen = [0] * self.link.shards
-        self._announced = False
+        # Which shards have not been told the lifetime. One server is told by the first question.
+        self._unannounced = list(range(self.link.shards)) if self.link.shards > 1 else []
+        self._announce_at = 0.0
         self._record = [b""] * self.link.shards  # Names.server when it was last seen
         self._contact = [(b"", 0.0)] * self.link.shards  # the server process that answered last, and when
-        # The server's clock, less this host's wall clock and less its monotonic one.
+        # The server's clock, less this host's wall clock and less its monotonic one, when it was least ahead.
         self._clock: list[tuple[float, float] | None] = [None] * self.link.shards
+        # The server's clock and this host's wall clock, both less the monotonic one, when they were furthest ahead.
+        self._furthest = [(float("-inf"), float("-inf"))] * self.link.shards
 
     def group(self, keys: Sequence[bytes], *, everywhere: bool) -> dict[int, list[bytes]]:
         """*keys* by shard. The everything-fence is in every one; it is asked for where the others are."""
@@ -101,8 +106,6 @@ class Shards:
 
     def numbers(self, shard: int, keys: Sequence[bytes]) -> list[int]:
         """The numbers of *keys*, in one round trip."""
-        if not self._announced:
-            self._announce()
         names = self.names[shard]
         base = names.base
         commands: list[Command] = [(b"MGET", *names.state, *[base + key for key in keys])]
@@ -119,6 +122,8 @@ class Shards:
         if pulse:
             self._take_pulse(shard, replies[1], replies[2])
         everything = self.everything(shard, found, info)
+        if self._unannounced and now >= self._announce_at:
+            self._announce()
         return [
             everything if key == EVERYTHING else int(number or 0) for key, number in zip(keys, found[3:], strict=True)
         ]
@@ -146,9 +151,9 @@ class Shards:
             least = self.seen[shard] + replaced
             if int(everything) < least and not self._accept_amnesia:
                 everything = self.script(shard, FENCE, [EVERYTHING], least, retry=True)
-        except Refused:
-            if everything is None or lost or replaced:
-                self._record[shard] = before
+        except Exception as error:
+            if not isinstance(error, Refused) or everything is None or lost or replaced:
+                self._record[shard] = before  # the next question finds the same, and tries again
                 raise
             # Only bookkeeping was refused (by a full memory, say): what was read is good, and the next one tries again.
         self._contact[shard] = run_id, time.monotonic()
@@ -156,13 +161,19 @@ class Shards:
         return self.seen[shard]
 
     def _announce(self) -> None:
-        """Tell every shard the lifetime: sessions of this process may be revoked where it never asks anything."""
-        self._announced = True
-        if self.link.shards == 1:  # the first question does it
-            return
-        for shard in range(self.link.shards):
-            with contextlib.suppress(redis.RedisError, Refused, OSError):  # it is told when it is asked something
-                self.hello(shard)
+        """Tell every shard the lifetime: sessions of this process may be revoked where it never asks anything.
+
+        One that is away ends it, so that a call waits for one of them at most; the others are told after a while.
+        """
+        self._announce_at = time.monotonic() + _ANNOUNCE_EVERY
+        waiting, self._unannounced = self._unannounced, []
+        while waiting:
+            try:
+                self.hello(waiting[0])
+            except (redis.RedisError, Refused, OSError):
+                self._unannounced = [*waiting[1:], waiting[0]]
+                return
+            del waiting[0]
 
     def hello(self, shard: int) -> None:
         """Announce the lifetime, and write genesis if the shard is empty."""
@@ -265,18 +276,39 @@ class Shards:
             self._watch_clock(shard, int(now[0]) * 1000 + int(now[1]) // 1000)
 
     def _watch_clock(self, shard: int, server_ms: int) -> None:
-        """Notice that the server's clock has stepped forward against ours: it has dropped fences too early."""
-        ahead, ticks = server_ms - time.time() * 1000, server_ms - time.monotonic() * 1000
-        before = self._clock[shard]
-        if before is None or ahead < before[0]:
-            self._clock[shard] = ahead, ticks
-        elif ahead > before[0] + CLOCK_STEP_MS:
-            self._clock[shard] = ahead, ticks
-            step = (ahead - before[0]) / 1000
-            if ticks < before[1] + CLOCK_STEP_MS:
-                log.error("this host's clock stepped back by %.0f s: it accepts sessions for so much longer", step)
-                return
-            log.error("the clock of revocation store %s stepped forward by %.0f s: fences lost", self.address, step)
-            if not self._accept_amnesia:
+        """Notice that the server's clock has stepped so that fences have expired before the sessions they refuse."""
+        state = self._clock[shard], self._furthest[shard]
+        step = self._clock_step(shard, server_ms)
+        if not step:
+            return
+        log.error("the clock of revocation store %s %s: fences lost", self.address, step)
+        if not self._accept_amnesia:
+            try:
                 number = genesis(int(time.time() * 1000), (self.seen[shard],))
                 self.script(shard, FENCE, [EVERYTHING], number, retry=True)
+            except BaseException:
+                self._clock[shard], self._furthest[shard] = state  # the next question notices it again
+                self._pulse_at[shard] = 0.0
+                raise
+
+    def _clock_step(self, shard: int, server_ms: int) -> str:
+        """What the server's clock has done since it was last looked at, if fences were lost by it, or an empty text."""
+        monotonic, wall = time.monotonic() * 1000, time.time() * 1000
+        ahead, ticks, ours = server_ms - wall, server_ms - monotonic, wall - monotonic
+        before, furthest = self._clock[shard], self._furthest[shard]
+        if before is None or ahead < before[0]:
+            self._clock[shard] = before = ahead, ticks
+        # On one host, both clocks go forward together, and fences expire; when both come back, sessions revive.
+        back = min(furthest[0] - ticks, furthest[1] - ours)
+        if back > CLOCK_STEP_MS:
+            self._furthest[shard] = ticks, ours
+            return f"and that of this host stepped back by {back / 1000:.0f} s"
+        self._furthest[shard] = max(furthest[0], ticks), max(furthest[1], ours)
+        if ahead <= before[0] + CLOCK_STEP_MS:
+            return ""
+        self._clock[shard] = ahead, ticks
+        step = (ahead - before[0]) / 1000
+        if ticks < before[1] + CLOCK_STEP_MS:
+            log.error("this host's clock stepped back by %.0f s: it accepts sessions for so much longer", step)
+            return ""
+        return f"stepped forward by {step:.0f} s"
