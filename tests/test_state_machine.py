@@ -24,11 +24,10 @@ from hypothesis.stateful import (
 from wsgi_rollsession import RollSession, SessionConflict, StoreUnavailable, generate_key
 from wsgi_rollsession.exchange import Exchange
 from wsgi_rollsession.middleware import SESSION
-from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.settings import Settings
 
-from .browser import Answer, Browser, Clock, wrap
+from .browser import Answer, Browser, Clock, announce, memory, wrap
 from .test_mutants import MUTANTS
 
 USERS = ("alice", "bob")
@@ -139,7 +138,7 @@ class Histories(RuleBasedStateMachine):
         self.strict = strict
         self.renew_after = renew_after
         self.keys = [KEYS[0]]
-        self.store = MemoryRevocations(StoreOptions(lifetime_ms=0), _clock=self.ms)
+        self.store = memory(self.clock)
         self.clock.advance(10)
         self.wires = [Wire(self.store), Wire(self.store)]
         self.configurations: list[dict[str, Any]] = [{"idle_timeout": 600, "absolute_timeout": 3600}] * 2
@@ -168,8 +167,7 @@ class Histories(RuleBasedStateMachine):
         limits = {"idle_timeout": max(IDLE), "absolute_timeout": max(ABSOLUTE)}
         self.observer = wrap(self.clock, application, revocations=self.store, keys=list(self.keys), **limits)
         for process in self.processes:  # as a store of several processes does when one of them opens it
-            lifetime = max(self.store._lifetime_ms, process.settings.fence_lifetime_ms)
-            self.store._lifetime_ms = self.store._replica.lifetime_ms = lifetime
+            announce(self.store, process)
 
     # What the model holds against the filter
 
@@ -398,6 +396,7 @@ class Histories(RuleBasedStateMachine):
     @rule(what=st.sampled_from([*USERS, "tenant", "everything"]), where=st.integers(0, 1))
     def revoke(self, what: str, where: int) -> None:
         """A user is logged out everywhere, or all users are, or all sessions end."""
+        self.advance(1)  # numbers run ahead of the clock by seconds at most, and then a revocation waits for it
         try:
             if what == "everything":
                 self.processes[where].revoke_everything()
