@@ -281,7 +281,6 @@ class Shards:
         step = self._clock_step(shard, server_ms)
         if not step:
             return
-        log.error("the clock of revocation store %s %s: fences lost", self.address, step)
         if not self._accept_amnesia:
             try:
                 number = genesis(int(time.time() * 1000), (self.seen[shard],))
@@ -290,6 +289,7 @@ class Shards:
                 self._clock[shard], self._furthest[shard] = state  # the next question notices it again
                 self._pulse_at[shard] = 0.0
                 raise
+        log.error("the clock of revocation store %s %s: fences lost", self.address, step)
 
     def _clock_step(self, shard: int, server_ms: int) -> str:
         """What the server's clock has done since it was last looked at, if fences were lost by it, or an empty text."""
