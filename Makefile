@@ -12,7 +12,7 @@ INPUTS := setup.py $(wildcard requirements/*.txt) tests/fetch_redis.py
 
 .PHONY: help demo test test-slow lint format typecheck coverage clean
 help:
-	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/demo.stamp
 	@$(PY) -m wsgi_rollsession demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))

@@ -609,3 +609,10 @@ def test_close_twice(clock: Clock, tmp_path: Any) -> None:
     call(application, put("a", 1), "")
     application.close()
     application.close()
+
+
+def test_closed_through_webob(clock: Clock, closed: RollSession) -> None:
+    """A WebOb caller outside the filter gets the 503 as a response, and not an exception."""
+    request = Request.blank("https://localhost/", headers={"Cookie": presented(clock).header()})
+    response = request.get_response(closed)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")

@@ -214,3 +214,26 @@ def test_a_bad_key_is_not_repeated(load: Any) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load(pipeline(f"keys = {KEY[:-1]}\nrevocations = memory://\n"))
     assert KEY[20:40] not in str(raised.value)
+
+
+def test_keys_from_the_environment(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``keys_env`` names the variable that holds the keys, so that they stand in no file and on no command line."""
+    monkeypatch.setenv("SITE_KEYS", f"{KEY} {generate_key()}")
+    application = load(pipeline("keys_env = SITE_KEYS\nrevocations = memory://\n"))
+    browser = Browser(application, application._context.clock)
+    browser.do(login("alice"))
+    assert browser.do(who) == "alice"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("keys_env = NOT_SET_ANYWHERE\n", "keys_env: requires the name of a variable that is set, received 'NOT_SET"),
+        (f"keys_env = PATH\nkeys = {KEY}\n", "keys_env: requires that keys is not given too"),
+    ],
+)
+def test_a_wrong_keys_env(load: Any, options: str, message: str) -> None:
+    """A ``keys_env`` that names nothing, or stands beside ``keys``, is an error at load that shows no key."""
+    with pytest.raises(ConfigurationError, match=f"^{message}") as caught:
+        load(pipeline(f"{options}revocations = memory://\n"))
+    assert KEY not in str(caught.value)

@@ -101,12 +101,20 @@ class RollSession:
         start_response: Callable[..., Any],
     ) -> Iterable[bytes]:
         """``outage="closed"``: a request that presents a session is served only if the store can be asked."""
+        started = False
+
+        def starting(status: str, headers: Headers, exc_info: Any = None) -> Any:
+            nonlocal started
+            write = start(status, headers, exc_info)
+            started = True
+            return write
+
         try:
             if exchange.presents:
                 exchange.session._ensure_loaded()
-            return self._application(environ, start)
+            return self._application(environ, starting)
         except StoreUnavailable as error:
-            log.warning("503: %s", error)
+            log.debug("503: %s", error)  # the store's own transitions are logged once
             body = b"The session cannot be checked at the moment. Please try again.\n"
             headers = [
                 ("Content-Type", "text/plain; charset=utf-8"),
@@ -114,7 +122,10 @@ class RollSession:
                 ("Cache-Control", "no-store"),
                 ("Retry-After", "1"),
             ]
-            start_response("503 Service Unavailable", headers, sys.exc_info())
+            if started:
+                start_response("503 Service Unavailable", headers, sys.exc_info())
+            else:
+                start_response("503 Service Unavailable", headers)
             return [body]
 
     def _nested(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

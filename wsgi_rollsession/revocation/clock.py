@@ -55,7 +55,7 @@ def genesis(store_ms: int, known: Sequence[int] = ()) -> int:
     It has to exceed every number that a session may have passed: those *known*, and those that are lost, which had
     run ahead of the clock by at most ``RUN_AHEAD_S``.
     """
-    return min(max([not_before(store_ms) + RUN_AHEAD_S, *(number + 1 for number in known)]), ENDED)
+    return min(max([not_before(store_ms) + RUN_AHEAD_S + 1, *(number + 1 for number in known)]), ENDED)
 
 
 def next_not_before(store_ms: int, held: Sequence[int]) -> int | None:
