@@ -13,9 +13,10 @@ from unittest import mock
 
 import pytest
 
-from wsgi_rollsession import RollSession, exchange, policy, seal, token
+from wsgi_rollsession import RollSession, exchange, policy, presented, seal, token
 from wsgi_rollsession.cookies import LONGEST, Cookies
-from wsgi_rollsession.exchange import Exchange, Presented
+from wsgi_rollsession.exchange import Exchange
+from wsgi_rollsession.presented import Presented
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.revocation.replica import Replica
 from wsgi_rollsession.seal import Unsealable, seal_lease
@@ -76,7 +77,7 @@ _refused, _extended = policy.refused, policy.extended
 _rank, _unpack, _unpack_lease, _regenerate = exchange._rank, token.unpack, seal.unpack_lease, Exchange.regenerate
 _everyone, _open_session, _seal_session, _set = (
     Exchange._everyone,
-    exchange.open_session,
+    presented.open_session,
     exchange.seal_session,
     Cookies.set,
 )
@@ -174,7 +175,7 @@ unchecked_write = replace(Exchange, "_check", lambda self: True)
 unchecked_roll = replace(Exchange, "_roll", roll_unchecked)
 one_for_all = together(
     replace(exchange, "seal_session", lambda ring, name, *rest: _seal_session(ring, "any", *rest)),
-    replace(exchange, "open_session", lambda ring, name, value: _open_session(ring, "any", value)),
+    replace(presented, "open_session", lambda ring, name, value: _open_session(ring, "any", value)),
 )
 
 MUTANTS: dict[str, Mutant] = {
@@ -390,7 +391,7 @@ MUTANTS: dict[str, Mutant] = {
         [Test(invariants.test_invariant_7_the_work_for_one_header_is_bounded, "opened more than it examines")],
     ),
     "the log shows what was refused": Mutant(
-        replace(exchange, "open_session", open_and_tell),
+        replace(presented, "open_session", open_and_tell),
         [Test(invariants.test_invariant_7_one_line_says_why_without_secrets, "without secrets")],
     ),
 }
