@@ -48,7 +48,7 @@ class Effort:
     counted: tuple[str, ...] = ()
 
 
-FULL = Effort(20, 5, 9, cost.SIZES, 5, 3, tuple(10**power for power in range(3, 8)), 8, 400)
+FULL = Effort(20, 3, 5, cost.SIZES, 3, 2, tuple(10**power for power in range(3, 8)), 8, 400)
 QUICK = Effort(
     5,
     2,
