@@ -28,7 +28,7 @@ def generate_key() -> str:
 class HMAC:
     """HMAC-SHA-256 (RFC 2104) under one key: the states after the padded keys are made once and copied for every use.
 
-    ``hmac.HMAC.copy()`` does the same in Python code that takes twice as long.
+    ``hmac.HMAC.copy()`` does the same with more Python code around it.
     """
 
     __slots__ = ("_inner", "_outer")

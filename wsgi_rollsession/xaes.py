@@ -30,7 +30,7 @@ class XAES256GCM:
         if len(key) != KEY_SIZE:
             raise ValueError(f"an XAES-256-GCM key has {KEY_SIZE} bytes, not {len(key)}")
         self._key = key
-        # Making an AES context costs thirty times what using one does, and one context must not be used by
+        # Making an AES context costs far more than using one, and one context must not be used by
         # two threads at once: idle contexts wait here. deque.pop and append are atomic.
         self._contexts: deque[CipherContext] = deque()
         # The CMAC subkey K1 (SP 800-38B, 6.1).
