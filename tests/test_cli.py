@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ import time
 import pytest
 
 from wsgi_rollsession import generate_key
-from wsgi_rollsession.cli import main
+from wsgi_rollsession.cli import _table, _with_unit, main
 from wsgi_rollsession.keys import KeyRing
 
 from .browser import Browser, Clock, login, put, who, wrap
@@ -167,6 +169,32 @@ def test_inspect_escapes_hostile_names(capsys, key, name, json_too):
         assert all(character == "\n" or " " <= character <= "~" for character in out + error)
 
 
+HOSTILE = "\x1b]0;title\x07 \x9b1m \x85 \x7f \r\n \u202etxt \u2066 \u2028 \ufeff \U000e0041 größe 日本"
+
+
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+def test_inspect_escapes_hostile_data(capsys, application, json_too):
+    """Data that a user chose is shown without what a terminal would obey, and is otherwise complete."""
+    browser = Browser(application, Clock(time.time()))
+    browser.do(put(f"key {HOSTILE}", [HOSTILE]))
+    _, out, _ = run(capsys, "inspect", browser.header(), "--data", *json_too)
+    assert all(character.isprintable() for line in out.split("\n") for character in line)
+    (shown,) = json.loads(out) if json_too else [json.loads("{" + out.partition("{")[2])]
+    assert (shown["data"] if json_too else shown) == {f"key {HOSTILE}": [HOSTILE]}
+    assert json_too or "größe 日本" in out
+
+
+def test_inspect_prints_what_the_terminal_can_show(application):
+    """A character that the output's encoding lacks is escaped too, and does not make the command fail."""
+    browser = Browser(application, Clock(time.time()))
+    browser.do(put("a", "größe 日本"))
+    command = [sys.executable, "-m", "wsgi_rollsession", "inspect", "--data", browser.header()]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert r"gr\xf6\xdfe \u65e5\u672c" in done.stdout
+
+
 def test_inspect_names_an_unknown_key(capsys, alice, monkeypatch):
     """A cookie sealed with a key that the ring does not hold is refused as such."""
     monkeypatch.setenv("OTHER", generate_key())
@@ -224,6 +252,7 @@ def test_revoke_ends_sessions_in_running_applications(capsys, application, alice
     code, out, _ = run(capsys, "revoke", *what, "--store", url)
     assert code == 0
     assert "ended" in out
+    assert how == "session" or re.search(r" created until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC are ended$", out.strip())
     assert alice.do(who) is None
 
 
@@ -281,13 +310,43 @@ def test_an_unreachable_store_exits_with_1(capsys):
 
 
 def test_status_shows_the_state_of_the_store(capsys, alice, url):
-    """``status`` shows how many fences there are, as a table or as JSON."""
+    """``status`` shows times in UTC and quantities with their units; ``--json`` has seconds and bytes as numbers."""
     alice.do(lambda session: session.invalidate())
     code, out, _ = run(capsys, "status", "--store", url)
     assert code == 0
-    assert "fences" in out
+    shown = dict(line.split(maxsplit=1) for line in out.splitlines())
     status = json.loads(run(capsys, "status", "--store", url, "--json")[1])
     assert status["fences"] >= 1
+    assert shown.keys() == status.keys()
+    assert shown["fences"] == str(status["fences"])
+    assert shown["genesis"] == time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(status["genesis"]))
+    assert status["lifetime"] > 3600
+    assert shown["lifetime"].startswith("1 h ")
+    assert shown["database_bytes"] == f"{status['database_bytes']} bytes"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("genesis", 0, "1970-01-01 00:00:00 UTC"),
+        ("genesis", 10**18, f"{10**21} ms"),
+        ("lifetime", 0, "0 s"),
+        ("lifetime", 90061, "1 d 1 h 1 min 1 s"),
+        ("maxmemory", 0, "no limit"),
+        ("maxmemory", 7, "7 bytes"),
+        ("used_memory", 7, "7 bytes"),
+        ("clock_ahead_ms", -3, "-3 ms"),
+        ("evicted_keys", 7, "7"),
+        ("role", None, "null"),
+        ("server", "\x1b[1mRedis", r"\u001b[1mRedis"),
+        ("replicas", [{"ip": "\x9b"}], r'[{"ip": "\u009b"}]'),
+        ("followers", {}, "{}"),
+        ("followers", {"host:1": {"delay_ms": 1}, "host:2": {}}, 'host:1  {"delay_ms": 1}\n           host:2  {}'),
+    ],
+)
+def test_status_as_people_read_it(name, value, text):
+    """Every kind of value that a store reports has a unit, and what others wrote cannot drive the terminal."""
+    assert _table({name: _with_unit(name, value)}) == f"{name}  {text}"
 
 
 def test_everything_works_on_redis(capsys, key, redis_url):

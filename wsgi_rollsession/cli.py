@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Refused(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code; usage errors raise ``SystemExit(2)``."""
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, TextIOWrapper):  # a character that the terminal lacks is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(arguments.run(arguments))
     except ConfigurationError as error:
@@ -61,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         help="show what a session cookie holds, and why it is refused",
         description="Open session and lease cookies. Exit code 0: one of the sessions is alive; 1: none is.",
     )
-    command.add_argument("cookie", metavar="COOKIE", help="a Cookie header (name=value; …), or a value with --name; "
+    command.add_argument("cookie", metavar="COOKIE", help="a Cookie header (name=value; ...), or a value with --name; "
                          "- reads it from standard input")  # fmt: skip
     command.add_argument("--name", help="the full name of the cookie, if COOKIE is only its value")
     keys = command.add_mutually_exclusive_group()
@@ -152,9 +155,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
             store.close()
     results += [{"cookie": _shown(name), "refused": "a lease without its session cookie is inert"} for name in leases]
     if arguments.json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
+        print(json.dumps(results, indent=2))  # ASCII, so fit for a terminal
     else:
-        print("\n\n".join(_table(result) for result in results))
+        print("\n\n".join(_table(_for_people(result)) for result in results))
     return 0 if any(result["refused"] is None for result in results) else 1
 
 
@@ -230,21 +233,41 @@ def _session(
     return result
 
 
-def _utc(milliseconds: int) -> str:
+def _utc(milliseconds: int, timespec: str = "milliseconds") -> str:
     try:
-        return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="milliseconds")
-    except (ValueError, OverflowError):
+        return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec=timespec)
+    except (ValueError, OverflowError, OSError):  # what a year beyond 9999 is depends on the platform
         return f"{milliseconds} ms"
 
 
-def _table(result: dict[str, Any]) -> str:
-    shown = {"cookie": result["cookie"], "verdict": f"refused: {result['refused']}" if result["refused"] else "alive"}
-    for name, value in result.items():
-        if name not in ("cookie", "refused"):
-            text = value if isinstance(value, (str, int)) else json.dumps(value, ensure_ascii=False)
-            shown[name.replace("_", " ")] = str(text)
-    width = max(len(name) for name in shown)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown.items())
+def _for_people(result: dict[str, Any]) -> dict[str, Any]:
+    verdict = f"refused: {result['refused']}" if result["refused"] else "alive"
+    rest = {name.replace("_", " "): value for name, value in result.items() if name not in ("cookie", "refused")}
+    return {"cookie": result["cookie"], "verdict": verdict, **rest}
+
+
+def _table(facts: dict[str, Any]) -> str:
+    """One line for each fact; a dictionary of dictionaries has one for each of its items."""
+    width = max(len(name) for name in facts)
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict) and value and all(isinstance(item, dict) for item in value.values()):
+            texts = [f"{key}  {_text(item)}" for key, item in value.items()]
+        else:
+            texts = [_text(value)]
+        for text in texts:
+            lines.append(f"{_printable(name):<{width}}  {_printable(text)}")
+            name = ""
+    return "\n".join(lines)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _printable(text: str) -> str:
+    """What somebody else wrote, without what a terminal would obey: controls, escapes, changes of direction."""
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 # revoke and status
@@ -262,7 +285,7 @@ def _revoke(arguments: argparse.Namespace) -> int:
             key, what = (EVERYTHING, "all sessions") if arguments.everything else (
                 tag_key(arguments.tag), f"sessions with the tag {arguments.tag}")  # fmt: skip
             number = store.fence_now([key])
-            print(f"{what} created until {_utc(number * 1000)} are ended")
+            print(_printable(f"{what} created until {_seconds(number)} are ended"))
     finally:
         store.close()
     return 0
@@ -277,9 +300,37 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(status, indent=2, default=str))
     else:
-        width = max(len(name) for name in status)
-        print("\n".join(f"{name:<{width}}  {value}" for name, value in status.items()))
+        print(_table({name: _with_unit(name, value) for name, value in status.items()}))
     return 0
+
+
+def _with_unit(name: str, value: Any) -> Any:
+    """A value of ``status`` as people read it. The names are those of ``--json``, which has seconds since 1970."""
+    if not isinstance(value, int):
+        return value
+    if name == "genesis":
+        return _seconds(value)
+    if name == "lifetime":
+        return _duration(value)
+    if name == "maxmemory" and value == 0:
+        return "no limit"
+    if name.endswith("_bytes") or name in ("used_memory", "maxmemory"):
+        return f"{value} bytes"
+    return f"{value} ms" if name.endswith("_ms") else value
+
+
+def _seconds(unix: int) -> str:
+    return _utc(unix * 1000, "seconds").replace("T", " ").replace("+00:00", " UTC")
+
+
+def _duration(seconds: int) -> str:
+    """Such as ``1 d 2 h 10 s``."""
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts) or "0 s"
 
 
 def _demo(arguments: argparse.Namespace) -> int:
