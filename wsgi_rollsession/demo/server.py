@@ -46,7 +46,7 @@ def listen(port: int | None) -> socket.socket:
 def running(port: int | None, insecure_http: bool) -> Iterator[int]:
     """gunicorn with two workers and the SQLite store in a temporary folder. Gives the port."""
     if find_spec("gunicorn") is None:
-        raise DemoError("the demo requires gunicorn: pip install 'wsgi_rollsession[demo]'")
+        raise DemoError("the demo requires gunicorn: pip install gunicorn")
     with tempfile.TemporaryDirectory(prefix="rollsession-demo-") as folder, listen(port) as listener:
         environment = os.environ | {
             "ROLLSESSION_DEMO_FOLDER": folder,
