@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from wsgi_rollsession.policy import (
     FINAL,
-    Decision,
     Why,
-    decide,
     end,
     expired,
     extended,
@@ -144,27 +140,3 @@ def test_refused(
 def test_final(why: Why) -> None:
     """Cookies are deleted only of a session that no request still in flight can have kept alive or written."""
     assert (why in FINAL) is (why not in (Why.LAPSED, Why.FUTURE, Why.SUPERSEDED))
-
-
-TABLE = {
-    # alive, changed, emptied, due
-    (True, False, False, False): Decision.NOTHING,
-    (True, False, False, True): Decision.ROLL,
-    (True, True, False, False): Decision.WRITE,
-    (True, True, False, True): Decision.WRITE,
-    (True, True, True, False): Decision.END,
-    (True, True, True, True): Decision.END,
-}
-
-
-@pytest.mark.parametrize("facts", list(itertools.product((False, True), repeat=4)), ids=str)
-def test_decide(facts: tuple[bool, bool, bool, bool]) -> None:
-    """A response writes what changed, ends what was emptied, rolls what is due, and otherwise sends nothing."""
-    alive, changed, emptied, due = facts
-    decision = decide(alive=alive, changed=changed, emptied=emptied, due=due)
-    if not alive:
-        assert decision is Decision.NOTHING
-    elif facts in TABLE:
-        assert decision is TABLE[facts]
-    else:
-        assert not changed, "only what changed can have been emptied"

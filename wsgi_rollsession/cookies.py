@@ -73,23 +73,27 @@ class Cookies:
             at = header.find(prefix, stop)
         return sessions, leases
 
-    def newest(self, header: str) -> int:
-        """The newest clear time stamp (Unix ms) in what looks like cookies of ours: a hint. -1 if there are none.
+    def all_stale(self, header: str, since: int, until: int) -> bool:
+        """Whether there are cookies that look like ours, and the clear time stamp (Unix ms) of none of them is after
+        *since* and not after *until*: a hint.
 
-        This is all that most requests need, so it takes no value apart.
+        This is all that most requests need, so it takes no value apart and ends at the first that is fresh. Browsers
+        send what they got last at the end (RFC 6265, 5.4), so it begins there.
         """
         prefix, length = self.prefix, self._length
-        newest, at = -1, header.find(prefix)
+        found, at = False, header.rfind(prefix)
         for _ in range(2 * CANDIDATES):
             if at < 0:
                 break
-            at += length
-            if header.startswith("=", at):
-                newest = max(newest, peek(header, at + 1))
-            elif header.startswith(_LEASE_IS, at):
-                newest = max(newest, peek(header, at + len(_LEASE_IS)))
-            at = header.find(prefix, at)
-        return newest
+            value = at + length + 1
+            if header.startswith(_LEASE_IS, value - 1):
+                value += len(_LEASE)
+            if header[value - 1 : value] == "=":
+                found = True
+                if since < peek(header, value) <= until:
+                    return False
+            at = header.rfind(prefix, 0, at)
+        return found
 
     def name(self, digest: bytes) -> str:
         """The name of the session cookie of the session with this digest (``fence.session_digest``)."""

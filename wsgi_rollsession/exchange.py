@@ -14,7 +14,7 @@ from typing import NoReturn
 from . import policy, token
 from .cookies import CANDIDATES, PRESENTED
 from .errors import SessionConflict, SessionTooLarge, StoreUnavailable
-from .policy import FINAL, OVER, Decision, Why
+from .policy import CLOCK_TOLERANCE_MS, FINAL, OVER, Why
 from .presented import Context, Presented
 from .revocation.clock import next_not_before
 from .revocation.fence import ENDED, EVERYTHING, session_digest
@@ -268,7 +268,8 @@ class Exchange:
     def commit(self, wants_roll: Callable[[], bool]) -> tuple[list[str], bool]:
         """The values of the response's Set-Cookie headers, and whether the session itself is among them.
 
-        Called when the response starts, and again if it starts over.
+        Called when the response starts, and again if it starts over; unless the session was not loaded and nothing
+        ``looks_due``.
 
         Args:
             wants_roll: asked only if the session is due to be rolled, or was written.
@@ -281,7 +282,7 @@ class Exchange:
         """
         session = self.session
         if not session._loaded:
-            if not self._looks_due() or not wants_roll():
+            if not wants_roll():
                 session._committed = True
                 return _NOTHING
             session._load()
@@ -293,7 +294,10 @@ class Exchange:
             self._gave_up = True  # until it went well
             written, lease = self._decide(session._dump(), wants_roll)
             self._gave_up = False
-        self._end_others()
+        if len(self._presented) > 1:
+            self._end_others()
+        if written is None and lease is None and not self._doomed:
+            return _NOTHING
         cookies = self._context.cookies
         set_cookies = [each for each in (written, lease) if each is not None]
         for name, has_lease in self._doomed.items():
@@ -303,32 +307,23 @@ class Exchange:
                 set_cookies.append(cookies.delete(cookies.lease_name(name)))
         return set_cookies, written is not None
 
-    def _looks_due(self) -> bool:
+    def looks_due(self) -> bool:
         """Whether a roll looks due, by time stamps that are not authenticated: whoever forges them gets less."""
         context, now = self._context, self._now
-        if not context.rolls:
-            return False
-        newest = context.cookies.newest(self._header)
-        if newest > now + policy.CLOCK_TOLERANCE_MS:
-            return True  # no clock of ours: look closer
-        return newest >= 0 and now - newest >= context.renew_after_ms
+        # A stamp that no clock of ours can have made counts for nothing.
+        return context.rolls and context.cookies.all_stale(
+            self._header, now - context.renew_after_ms, now + CLOCK_TOLERANCE_MS
+        )
 
     def _decide(self, raw: bytes, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
         """The Set-Cookie values of session and lease."""
         context, base, unsent = self._context, self._base, self._unsent
         changed = self._changed(raw)
-        decision = policy.decide(
-            alive=base is not None or changed or unsent,
-            changed=changed or unsent,
-            emptied=changed and self._emptied(raw),
-            due=base is not None and context.rolls and self._now - base.seen >= context.renew_after_ms,
-        )
-        if decision is Decision.NOTHING:
-            return None, None
-        if decision is Decision.ROLL:
-            assert base is not None
-            return self._roll(base) if wants_roll() else (None, None)
-        if decision is Decision.END:
+        if not (changed or unsent):
+            if base is None or not context.rolls or self._now - base.seen < context.renew_after_ms or not wants_roll():
+                return None, None
+            return self._roll(base)
+        if changed and self._emptied(raw):
             self.invalidate()
             return None, None
         try:
@@ -405,7 +400,8 @@ class Exchange:
         if raw is None:
             return self._session_cookie(record._replace(idle=idle), issued)
         ends = base.ends if base is not None else record.ends
-        sealed = record._replace(version=version, idle=idle, ends=ends, data=raw)
+        id_, _, created, _, _, flags, passed, tags, _ = record
+        sealed = Record(id_, version, created, idle, ends, flags, passed, tags, raw)  # a third of what _replace costs
         set_cookie = self._session_cookie(sealed, issued)
         if context.strict and base is not None and not context.store.advance(base.key, record.version, version):
             self._lose(Why.SUPERSEDED)
@@ -464,7 +460,7 @@ class Exchange:
     def _end_others(self) -> None:
         """A request may present several sessions, if requests that began one have raced: one of them is the session."""
         base = self._base
-        if base is None or len(self._presented) == 1:
+        if base is None:
             return
         others = [each for each in self._presented if each.why is None and each.record.id != base.record.id]
         if not others:

@@ -82,9 +82,11 @@ class RollSession:
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
             was_read = session._loaded
-            set_cookies, session_sent = exchange.commit(lambda: self._wants_roll(environ, headers))
-            if set_cookies or was_read:
+            if was_read or exchange.looks_due():
+                set_cookies, session_sent = exchange.commit(lambda: self._wants_roll(environ, headers))
                 headers = _merged(headers, set_cookies, session_sent, was_read)
+            else:  # as after most requests
+                session._committed = True
             if exc_info is None:
                 return start_response(status, headers)
             return start_response(status, headers, exc_info)
@@ -178,32 +180,26 @@ class RollSession:
 
 def _merged(headers: Headers, set_cookies: list[str], session_sent: bool, was_read: bool) -> Headers:
     """The response's headers with ours; what the application said stays."""
-    merged = []
-    vary = "Cookie" if was_read else ""
-    # RFC 9111, 7.3: Set-Cookie alone does not keep a shared cache from storing the response.
-    control = "no-store" if session_sent else ""
-    for header in headers:
-        lowered = header[0].lower()
-        if vary and lowered == "vary":
-            header, vary = _with(header, vary, unless=("cookie", "*")), ""
-        elif control and lowered == "cache-control":
-            header, control = _with(header, control, unless=("no-store",)), ""
-        merged.append(header)
-    if vary:
-        merged.append(("Vary", vary))
-    if control:
-        merged.append(("Cache-Control", control))
+    merged = list(headers)
+    if was_read:
+        _include(merged, "Vary", "Cookie", unless=("cookie", "*"))
+    if session_sent:
+        # RFC 9111, 7.3: Set-Cookie alone does not keep a shared cache from storing the response.
+        _include(merged, "Cache-Control", "no-store", unless=("no-store",))
     for set_cookie in set_cookies:
         merged.append(("Set-Cookie", set_cookie))
     return merged
 
 
-def _with(header: tuple[str, str], member: str, unless: tuple[str, ...]) -> tuple[str, str]:
-    """A header whose value is a comma-separated list, with one more member."""
-    name, value = header
-    if any(each.strip().lower() in unless for each in value.split(",")):
-        return header
-    return name, f"{value}, {member}" if value.strip() else member
+def _include(headers: Headers, name: str, member: str, unless: tuple[str, ...]) -> None:
+    """Put *member* into the header *name*, a comma-separated list, unless something in it makes that needless."""
+    lowered = name.lower()
+    for index, (given, value) in enumerate(headers):
+        if given.lower() == lowered:
+            if all(each.strip().lower() not in unless for each in value.split(",")):
+                headers[index] = given, f"{value}, {member}" if value.strip() else member
+            return
+    headers.append((name, member))
 
 
 __all__ = ["ROLL", "SESSION", "RollSession", "Session"]

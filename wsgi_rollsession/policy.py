@@ -1,4 +1,4 @@
-"""What is alive, and what a response does: pure functions. Times are Unix milliseconds."""
+"""What is alive: pure functions. Times are Unix milliseconds."""
 
 from __future__ import annotations
 
@@ -76,28 +76,3 @@ def refused(created: int, version: int, passed: Sequence[int], numbers: Sequence
         if number > old and created <= number * 1000:
             return Why.TAG
     return None
-
-
-class Decision(Enum):
-    """What a response does with the session's cookies."""
-
-    NOTHING = "nothing"
-    ROLL = "roll"
-    WRITE = "write"
-    END = "end"
-
-
-def decide(*, alive: bool, changed: bool, emptied: bool, due: bool) -> Decision:
-    """What a response does.
-
-    Args:
-        alive: the request presented a session that is alive, or has begun a new one.
-        changed: its data, tags or id differ from what the browser holds.
-        emptied: it began with content and has none left.
-        due: activity was seen, rolling is wanted, and the last confirmed activity is ``renew_after`` ago.
-    """
-    if not alive:
-        return Decision.NOTHING
-    if changed:
-        return Decision.END if emptied else Decision.WRITE
-    return Decision.ROLL if due else Decision.NOTHING

@@ -19,23 +19,25 @@ from .revocation import Revocations
 from .revocation.fence import EVERYTHING, session_digest
 from .seal import Unsealable, open_lease, open_session
 from .settings import Settings
-from .token import ESTABLISHED, Lease, Record
+from .token import ESTABLISHED, Record
 
 log = logging.getLogger("wsgi_rollsession")
 
-#: Session cookies, and leases, remembered as opened in each process. A roll does not change the session cookie, so a
-#: browser sends the same value with every request until something is written.
+#: Session cookies, and pairs of one and its lease, remembered as opened in each process. A roll does not change the
+#: session cookie, so a browser sends the same value with every request until something is written.
 REMEMBERED = 1024
 
 
 class Opened(NamedTuple):
-    """What the value of a session cookie says by itself, whenever it is presented."""
+    """What a session cookie, with its lease if there is one, says by itself, whenever it is presented."""
 
-    issued: int
+    #: The last confirmed activity (Unix ms), and the idle timeout (s) and deadline (Unix ms) that apply.
+    seen: int
+    idle: int
+    ends: int
     record: Record
     #: Those of the fences that apply, as ``policy.refused`` wants them. The second is the session's own.
     keys: tuple[bytes, ...]
-    ends: int
 
 
 class Context:
@@ -47,7 +49,7 @@ class Context:
         "cookies",
         "idle_s",
         "open",
-        "open_lease",
+        "open_leased",
         "outage",
         "renew_after_ms",
         "ring",
@@ -70,16 +72,19 @@ class Context:
         # Pure functions of what is in the cookies: whether the session is alive is asked every time. What does not open
         # raises, and is not remembered.
         self.open: Callable[[str, str], Opened] = lru_cache(REMEMBERED)(self._open)
-        self.open_lease: Callable[[str, bytes, str], Lease] = lru_cache(REMEMBERED)(self._open_lease)
+        self.open_leased: Callable[[str, str, str], Opened] = lru_cache(REMEMBERED)(self._open_leased)
 
     def _open(self, name: str, value: str) -> Opened:
         issued, plaintext = open_session(self.ring, name, value)
         record = token.unpack(plaintext)
         keys = (EVERYTHING, session_digest(record.id)[:16], *record.tags)
-        return Opened(issued, record, keys, policy.end(record, self.absolute_ms))
+        return Opened(issued, min(record.idle, self.idle_s), policy.end(record, self.absolute_ms), record, keys)
 
-    def _open_lease(self, name: str, session_id: bytes, value: str) -> Lease:
-        return open_lease(self.ring, self.cookies.lease_name(name), session_id, value)
+    def _open_leased(self, name: str, value: str, lease_value: str) -> Opened:
+        issued, idle, ends, record, keys = self.open(name, value)
+        lease = open_lease(self.ring, self.cookies.lease_name(name), record.id, lease_value)
+        seen, stamped = policy.extended(record, issued, lease)
+        return Opened(seen, min(stamped, idle), ends, record, keys)
 
 
 class Presented:
@@ -88,25 +93,19 @@ class Presented:
     __slots__ = ("ends", "has_lease", "idle", "keys", "name", "record", "seen", "why")
 
     def __init__(self, context: Context, name: str, value: str, lease_value: str | None, now: int) -> None:
-        issued, record, keys, ends = context.open(name, value)
-        seen, idle = issued, record.idle
-        if lease_value is not None:
+        if lease_value is None:
+            opened = context.open(name, value)
+        else:
             try:
-                lease = context.open_lease(name, record.id, lease_value)
-                seen, idle = policy.extended(record, issued, lease)
+                opened = context.open_leased(name, value, lease_value)
             except Unsealable as error:
+                opened = context.open(name, value)  # raises, if it was not the lease
                 log.info("lease of session cookie %r ignored: %s", name, error)
-        if idle > context.idle_s:
-            idle = context.idle_s
         self.name = name
         self.has_lease = lease_value is not None
-        self.record = record
-        self.keys = keys
-        self.seen = seen
-        self.idle = idle
-        self.ends = ends
+        self.seen, self.idle, self.ends, self.record, self.keys = opened
         #: Why the session is not alive, or None.
-        self.why = policy.expired(now, seen, idle, ends)
+        self.why = policy.expired(now, self.seen, self.idle, self.ends)
 
     @property
     def key(self) -> bytes:
