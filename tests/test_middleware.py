@@ -565,6 +565,26 @@ def test_closed_serves_requests_without_a_session(closed: RollSession, handler: 
     assert call(closed, handler, "a=1; b=2").status == status
 
 
+@pytest.mark.parametrize("checked", [True, False])
+def test_closed_with_a_generator(closed: RollSession, checked: bool) -> None:
+    """An application that begins only when its body is asked for gets a 503 in its place too, and is closed."""
+    ended = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        try:
+            environ[SESSION]["a"] = 1
+            start_response("200 OK", list(HEADERS))
+            yield b"stored"
+        finally:
+            ended.append(True)
+
+    closed._application = validator(application) if checked else application
+    answer = Server().run(validator(closed), environ())
+    assert (answer.status, answer.header("Retry-After")) == ("503 Service Unavailable", "1")
+    assert b"stored" not in answer.body
+    assert ended
+
+
 def test_closed_after_the_response_has_begun(closed: RollSession) -> None:
     """When the store fails a request whose body has begun, the error reaches the server, not a second response."""
 

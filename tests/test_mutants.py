@@ -149,25 +149,6 @@ def open_and_tell(ring: Any, name: str, value: str) -> Any:
         raise Unsealable(f"{error}: {value}") from None
 
 
-class WithoutTodays:
-    """A context in which today's configuration has no limits."""
-
-    idle_s, absolute_ms = UNLIMITED, NEVER
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-
-class StampedOnly(Presented):
-    __slots__ = ()
-
-    def __init__(self, context: Any, *rest: Any) -> None:
-        super().__init__(WithoutTodays(context), *rest)  # type: ignore[arg-type]
-
-
 one_name = replace(Cookies, "name", lambda self, digest: self.prefix + "AAAAAAAA")
 never_fenced = replace(MemoryRevocations, "fence", lambda self, keys, number: None)
 unchecked_load = replace(Exchange, "_judge", lambda self, presented: None)
@@ -355,7 +336,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "today's configuration is ignored": Mutant(
         together(
-            replace(exchange, "Presented", StampedOnly), replace(policy, "end", lambda record, today: record.ends)
+            replace(policy, "idle", lambda record, today: record.idle),
+            replace(policy, "end", lambda record, today: record.ends),
         ),
         [Test(invariants.test_invariant_4_a_shorter_timeout_holds_at_once, "past today's timeout")],
     ),

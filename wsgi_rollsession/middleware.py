@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .errors import ConfigurationError, StoreUnavailable
@@ -65,6 +65,8 @@ class RollSession:
         self._is_inner = False
         if settings.insecure_http:
             log.warning("insecure_http: session cookies go over plain http; use this for development only")
+        if settings.outage == "open":
+            log.warning("outage=open: while the store is unavailable, sessions that it has ended may be accepted")
         if settings.amnesia == "accept":
             log.warning("amnesia=accept: a store that lost its data revives sessions; use this to move to a new store")
 
@@ -114,21 +116,12 @@ class RollSession:
         try:
             if exchange.presents:
                 exchange.session._ensure_loaded()
-            return self._application(environ, starting)
-        except StoreUnavailable as error:
-            log.debug("503: %s", error)  # the store's own transitions are logged once
-            body = b"The session cannot be checked at the moment. Please try again.\n"
-            headers = [
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("Content-Length", str(len(body))),
-                ("Cache-Control", "no-store"),
-                ("Retry-After", "1"),
-            ]
-            if started:
-                start_response("503 Service Unavailable", headers, sys.exc_info())
-            else:
-                start_response("503 Service Unavailable", headers)
-            return [body]
+            result = self._application(environ, starting)
+        except StoreUnavailable:
+            return _unavailable(start_response, started)
+        if started:
+            return result
+        return _Late(result, lambda: _unavailable(start_response, started))  # a generator function, say
 
     def _nested(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         # Two filters would fight over the cookies: the outer one's session serves both.
@@ -176,6 +169,45 @@ class RollSession:
     def close(self) -> None:
         """Release the store's connections and threads."""
         self.revocations.close()
+
+
+class _Late:
+    """The body of a response that has not started: it may turn out that the session cannot be checked.
+
+    Args:
+        body: the application's.
+        otherwise: starts another response, and returns its body.
+    """
+
+    def __init__(self, body: Iterable[bytes], otherwise: Callable[[], Iterable[bytes]]) -> None:
+        self._body = body
+        self._otherwise = otherwise
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._body
+        except StoreUnavailable:
+            yield from self._otherwise()
+
+    def close(self) -> None:
+        if hasattr(self._body, "close"):
+            self._body.close()
+
+
+def _unavailable(start_response: Callable[..., Any], started: bool) -> Iterable[bytes]:
+    """A response in place of the application's. The store has logged why. Raises, if that one has been sent."""
+    body = b"The session cannot be checked at the moment. Please try again.\n"
+    headers = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("Retry-After", "1"),
+    ]
+    if started:
+        start_response("503 Service Unavailable", headers, sys.exc_info())
+    else:
+        start_response("503 Service Unavailable", headers)
+    return [body]
 
 
 def _merged(headers: Headers, set_cookies: list[str], session_sent: bool, was_read: bool) -> Headers:

@@ -22,6 +22,11 @@ def extended(record: Record, issued: int, lease: Lease) -> tuple[int, int]:
     return lease.renewed, min(record.idle, lease.idle)
 
 
+def idle(record: Record, idle_s: int) -> int:
+    """The idle timeout (s) that applies: the smaller of the one stamped and today's."""
+    return record.idle if record.idle < idle_s else idle_s
+
+
 def end(record: Record, absolute_ms: int) -> int:
     """The absolute deadline that applies: the earlier of the one stamped and today's."""
     if absolute_ms == NEVER:

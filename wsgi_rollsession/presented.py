@@ -78,7 +78,7 @@ class Context:
         issued, plaintext = open_session(self.ring, name, value)
         record = token.unpack(plaintext)
         keys = (EVERYTHING, session_digest(record.id)[:16], *record.tags)
-        return Opened(issued, min(record.idle, self.idle_s), policy.end(record, self.absolute_ms), record, keys)
+        return Opened(issued, policy.idle(record, self.idle_s), policy.end(record, self.absolute_ms), record, keys)
 
     def _open_leased(self, name: str, value: str, lease_value: str) -> Opened:
         issued, idle, ends, record, keys = self.open(name, value)
