@@ -48,7 +48,7 @@ class Effort:
     counted: tuple[str, ...] = ()
 
 
-FULL = Effort(20, 3, 5, cost.SIZES, 3, 2, tuple(10**power for power in range(3, 8)), 8, 400)
+FULL = Effort(20, 3, 5, cost.SIZES, 9, 1, tuple(10**power for power in range(3, 8)), 8, 400)
 QUICK = Effort(
     5,
     2,
@@ -133,9 +133,7 @@ def end_to_end(effort: Effort, step: Step) -> dict[str, Any]:
     why = e2e.missing()
     if why is not None:
         return {"missing": why}
-    entries = [*e2e.OURS, *e2e.PEERS]
-    if effort.only:
-        entries = e2e.QUICK
+    entries = e2e.QUICK if effort.only else e2e.ALL
     with redis_server() as url:
         return e2e.run(list(e2e.WORKERS), entries, effort.e2e_rounds, effort.e2e_seconds, url, step)
 
@@ -170,7 +168,7 @@ SECTIONS: dict[str, tuple[Callable[[Effort, Step], dict[str, Any]], Callable[[Ef
     "race": (race_table, lambda effort: len(contenders())),
     "instructions": (instruction_counts, lambda effort: 1 + len(to_count(effort))),
     "cost": (costs, lambda effort: effort.rounds * (1 + len(chosen(effort)))),
-    "e2e": (end_to_end, lambda effort: 2 * effort.e2e_rounds * len(e2e.QUICK if effort.only else e2e.OURS + e2e.PEERS)),
+    "e2e": (end_to_end, lambda effort: 2 * effort.e2e_rounds * len(e2e.QUICK if effort.only else e2e.ALL)),
     "scale": (scales, lambda effort: len(scale.STORES) * len(effort.counts)),
     "propagation": (propagations, lambda effort: 2),
     "capacity": (capacities, lambda effort: len(capacity.OURS + capacity.PEERS)),

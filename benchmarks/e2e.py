@@ -1,5 +1,7 @@
 """End to end: gunicorn under wrk on loopback, every entry beside the bare application, A-B-A-B, as ratios.
 
+Both are sent the same bytes, the entry's cookies included.
+
 The load generator, the server and, where there is one, Redis share the machine. With more than one core the server has
 the first to itself and the others keep off it; so what is measured is what one core of a web server delivers.
 """
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .browser import Browser, HTTPServer, cookie_header
-from .cost import SIZE, login_path
+from .cost import FLOOR, SIZE, login_path
 from .servers import free_port, stopped_at_exit, wait_for_port
 
 WORKERS = {"sync": ["-k", "sync", "-w", "1"], "gthread": ["-k", "gthread", "-w", "1", "--threads", "4"]}
@@ -27,19 +29,29 @@ CONNECTIONS = 8
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender in one mode. Every request is a GET that reads the session of its cookie."""
+    """A contender in one mode. Every request is a GET that presents a live session."""
 
     contender: str
     mode: str
     #: Whose bare form it is compared with: the plain WSGI application's, or that of its own framework.
     beside: str = "rollsession-memory"
+    #: Whether the application looks at the session. The smallest possible one does not.
+    reads: bool = True
 
     @property
     def name(self) -> str:
-        return "bare" if self.mode == "bare" else f"{self.contender}, {self.mode}"
+        return f"{self.contender}, {self.mode}{'' if self.reads else ', untouched'}"
+
+    @property
+    def path(self) -> str:
+        return "/read" if self.reads else "/untouched"
 
 
 OURS = [
+    Entry("rollsession-sqlite", "still", reads=False),
+    Entry("rollsession-sqlite", "roll", reads=False),
+    Entry("rollsession-follow", "still", reads=False),
+    Entry("rollsession-follow", "roll", reads=False),
     Entry("rollsession-sqlite", "still"),
     Entry("rollsession-sqlite", "roll"),
     Entry("rollsession-redis", "still"),
@@ -47,6 +59,8 @@ OURS = [
     Entry("rollsession-follow", "still"),
     Entry("rollsession-follow", "roll"),
 ]
+#: The bare application that also calls the primitives: to open, or to open and seal, and nothing else.
+FLOORS = [Entry(FLOOR, "still"), Entry(FLOOR, "roll")]
 PEERS = [
     Entry("beaker-cookie", "roll"),
     Entry("beaker-file", "roll"),
@@ -57,7 +71,8 @@ PEERS = [
 ]
 
 
-QUICK = [OURS[0], OURS[1], OURS[4]]
+ALL = [*OURS, *FLOORS, *PEERS]
+QUICK = [OURS[0], OURS[1], OURS[2], OURS[4], OURS[5], FLOORS[0]]
 
 
 def missing() -> str | None:
@@ -104,19 +119,22 @@ def serving(entry: Entry, worker: str, redis_url: str) -> Iterator[Running]:
             yield Running(HTTPServer(port), process.pid)
 
 
-def load(running: Running, seconds: float) -> dict[str, float]:
-    """Requests per second, latencies in milliseconds and the worker's processor time per request in seconds, of reads
-    by one visitor who has just logged in."""
-    server = running.server
-    browser = Browser(server)
+def visitor(running: Running) -> dict[str, str]:
+    """The cookies of somebody who has just logged in."""
+    browser = Browser(running.server)
     browser.get(login_path(SIZE))
-    if browser.user() != "alice" and browser.jar:
+    if browser.jar and browser.user() != "alice":
         raise RuntimeError("the session that the load would read is not alive")
+    return browser.jar
+
+
+def load(running: Running, path: str, jar: dict[str, str], seconds: float) -> dict[str, float]:
+    """Requests per second, latencies in milliseconds and the worker's processor time per request in seconds."""
     command = [*pinned(-1), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--latency"]
-    command += ["-H", f"Cookie: {cookie_header(browser.jar)}"] if browser.jar else []
+    command += ["-H", f"Cookie: {cookie_header(jar)}"] if jar else []
     before = running.cpu()
     done = subprocess.run(
-        [*command, f"http://127.0.0.1:{server.port}/read"], capture_output=True, text=True, check=True
+        [*command, f"http://127.0.0.1:{running.server.port}{path}"], capture_output=True, text=True, check=True
     )
     found = parsed(done.stdout)
     return found | {"cpu": (running.cpu() - before) / found["requests"]}
@@ -161,8 +179,12 @@ def run(
             found: dict[str, Any] = {entry.name: [] for entry in entries}
             for _ in range(rounds):
                 for entry, server in servers.items():
+                    jar = visitor(server)
                     found[entry.name].append(
-                        {"bare": load(bare[entry.beside], seconds), "entry": load(server, seconds)}
+                        {
+                            "bare": load(bare[entry.beside], entry.path, jar, seconds),
+                            "entry": load(server, entry.path, jar, seconds),
+                        }
                     )
                     step(f"{worker}: {entry.name}")
             results[worker] = found

@@ -72,5 +72,8 @@ def e2e_cpu(rounds: Sequence[dict[str, Any]]) -> Spread:
 
 
 def spoken(entry: str) -> str:
-    name, mode = entry.split(", ")
-    return f"{name}, {'no roll due' if mode == 'still' else 'every response rolls'}"
+    name, mode, *untouched = entry.split(", ")
+    if name == cost.FLOOR:
+        return f"the primitives alone: open{'' if mode == 'still' else ' and seal'}"
+    what = "no roll due" if mode == "still" else "every response rolls"
+    return f"{name}, {'smallest application' if untouched else 'reads'}, {what}"

@@ -148,8 +148,11 @@ def e2e_targets(data: Data) -> list[Target]:
     found = []
     for worker, entries in data["e2e"].items():
         for entry, limit in (
-            ("rollsession-follow, still", 0.95),
+            ("rollsession-sqlite, still, untouched", 0.95),
+            ("rollsession-follow, still, untouched", 0.95),
+            ("rollsession-sqlite, roll, untouched", 0.85),
             ("rollsession-sqlite, still", 0.95),
+            ("rollsession-follow, still", 0.95),
             ("rollsession-sqlite, roll", 0.85),
         ):
             if entry in entries:
