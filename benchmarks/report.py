@@ -204,7 +204,8 @@ def e2e_section(data: Data) -> str:
 the cookies of a live session. *Smallest application*: it answers two bytes and does not look at the session. *Reads*:
 it asks the session who the user is. Each entry is measured right after the bare application on the same framework,
 which is sent the same bytes, in turns. *The primitives alone*: the bare application, which before it answers also opens
-(or opens and seals) 180 bytes with base64, AES-GCM and JSON; no filter, no check. The load generator, and Redis where
+(or opens and seals) 180 bytes with base64, AES-GCM and JSON, and sends the headers `Vary` (and `Set-Cookie`); no
+filter, no check: the least that any encrypted cookie session costs. The load generator, and Redis where
 there is one, share the machine: the server has one core to itself, all others run on the rest. The bare application
 does next to nothing, so these ratios are the worst that a site can see. *By processor time*: what the worker used per
 request, bare over wrapped; on a busy machine it moves less than the throughput.

@@ -11,12 +11,21 @@ from .tiny import Lab
 
 
 def with_primitives(mode: str) -> Callable[..., Any]:
+    """The least that any encrypted cookie session costs: its primitives, and the headers that it cannot do without."""
     bare = contenders()["rollsession-memory"].build(Lab("bare"))
-    primitives = floor_functions()["both" if mode == "roll" else "open"]
+    functions = floor_functions()
+    headers = [("Vary", "Cookie")]
+    if mode == "roll":
+        primitives = functions["both"]
+        headers.append(
+            ("Set-Cookie", f"session={functions['seal']().decode()}; Max-Age=86400; Path=/; Secure; HttpOnly")
+        )
+    else:
+        primitives = functions["open"]
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         primitives()
-        return bare(environ, start_response)
+        return bare(environ, lambda status, given: start_response(status, given + headers))
 
     return application
 

