@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from binascii import a2b_base64
+from functools import lru_cache
 from hmac import compare_digest
 from os import urandom
 
@@ -46,9 +47,13 @@ def peek(text: str, at: int = 0) -> int:
 
     It is not authenticated, so only ever a hint.
     """
-    stamp = text[at + 4 : at + 16].replace("-", "+").replace("_", "/")
+    return _stamp(text[at + 4 : at + 16])
+
+
+@lru_cache(1024)  # a browser sends the same lease until the next roll
+def _stamp(text: str) -> int:
     try:
-        return int.from_bytes(a2b_base64(stamp), "big") >> 8 & 0xFFFF_FFFF_FFFF
+        return int.from_bytes(a2b_base64(text.replace("-", "+").replace("_", "/")), "big") >> 8 & 0xFFFF_FFFF_FFFF
     except ValueError:
         return 0
 
