@@ -839,6 +839,27 @@ def test_a_shorter_timeout_and_back(clock: Clock, deployment: Deployment) -> Non
     assert presenting(browser, header) is None
 
 
+@pytest.mark.parametrize("end", [logout, login("bob")])
+@pytest.mark.parametrize("elsewhere", ["a shorter timeout", "a clock that is ahead"])
+def test_past_the_absolute_deadline_where_it_is_ended(
+    clock: Clock, deployment: Deployment, end: Any, elsewhere: str
+) -> None:
+    """A logout or login ends the presented session although it is over there: another process may not think so."""
+    browser = Browser(deployment.run(absolute_timeout="1h", idle_timeout="1h"), clock)
+    browser.do(login("alice"))
+    header = browser.header()
+    if elsewhere == "a shorter timeout":
+        browser.application = deployment.run(absolute_timeout="5m", idle_timeout="5m")
+        clock.advance(1000)
+    else:
+        clock.advance(3601)
+    call(browser.application, end, header)
+    if elsewhere != "a shorter timeout":
+        clock.advance(-2)
+    browser.application = deployment.run(absolute_timeout="1h", idle_timeout="1h")
+    assert presenting(browser, header) is None
+
+
 def test_a_longer_timeout_after_the_fence_is_gone(clock: Clock, deployment: Deployment) -> None:
     """A session logged out stays dead under a longer timeout, after its fence was dropped: its own deadline is past."""
     browser = Browser(deployment.run(idle_timeout="5m"), clock)

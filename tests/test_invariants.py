@@ -110,6 +110,18 @@ def test_invariant_1_nothing_is_issued_after_a_logout() -> None:
         assert issues(late) == {}, "issued after the logout"
 
 
+def test_invariant_1_a_logout_where_the_session_is_over_already() -> None:
+    """A logout ends the session although it is past the deadline where it is answered: elsewhere it may not be."""
+    world = World(absolute_timeout="2h")
+    browser = world.browser("alice")
+    thief = world.thief(browser)
+    world.clock.advance(11 * MINUTE)
+    world.process(idle_timeout="10m", absolute_timeout="10m")
+    browser.do(logout)
+    world.process(idle_timeout="30m", absolute_timeout="2h")
+    assert held(thief) is None, "the logout was not recorded"
+
+
 def test_invariant_1_logged_out_as_long_as_it_could_live() -> None:
     """A logged-out session is refused until the last moment at which it would have been alive, purges included."""
     world = World(idle_timeout="1h", absolute_timeout="24h")

@@ -585,6 +585,33 @@ def test_closed_with_a_generator(closed: RollSession, checked: bool) -> None:
     assert ended
 
 
+def test_closed_leaves_a_late_body_to_the_server(closed: RollSession) -> None:
+    """The body of an application that begins late is closed once, also if the visitor goes away in the middle."""
+    closes = []
+
+    class Body:
+        def __init__(self, start_response: Any) -> None:
+            self.start_response = start_response
+
+        def __iter__(self) -> Body:
+            return self
+
+        def __next__(self) -> bytes:
+            self.start_response("200 OK", list(HEADERS))
+            return b"chunk"
+
+        def close(self) -> None:
+            closes.append(True)
+
+    closed._application = lambda environ, start_response: Body(start_response)
+    result = closed(environ(), Server().start_response)
+    iterator = iter(result)
+    assert next(iterator) == b"chunk"
+    result.close()
+    del iterator, result
+    assert closes == [True]
+
+
 def test_closed_after_the_response_has_begun(closed: RollSession) -> None:
     """When the store fails a request whose body has begun, the error reaches the server, not a second response."""
 

@@ -334,6 +334,10 @@ MUTANTS: dict[str, Mutant] = {
             )
         ],
     ),
+    "what is over by the clock here is not ended": Mutant(
+        replace(exchange, "OVER", exchange.OVER | {policy.Why.ABSOLUTE}),
+        [Test(invariants.test_invariant_1_a_logout_where_the_session_is_over_already, "the logout was not recorded")],
+    ),
     "today's configuration is ignored": Mutant(
         together(
             replace(policy, "idle", lambda record, today: record.idle),

@@ -224,7 +224,8 @@ class Exchange:
             confirmed = True
         except StoreUnavailable:
             # An anonymous session may be left behind; one that says who somebody is must not.
-            if context.outage == "closed" or others is not None or any(each.is_somebody for each in self._presented):
+            somebody = any(each.is_somebody(self._now) for each in self._presented)
+            if context.outage == "closed" or others is not None or somebody:
                 raise
             log.warning("a session began while the revocation store was unavailable; the one before it was not ended")
             numbers = context.store.recall((EVERYTHING, *tags))

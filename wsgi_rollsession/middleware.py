@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -113,15 +112,19 @@ class RollSession:
             started = True
             return write
 
+        def otherwise() -> Iterable[bytes]:
+            if started:
+                # To start another response is allowed until the headers are sent, but gunicorn then sends both.
+                raise  # the StoreUnavailable that is being handled
+            return _unavailable(start_response)
+
         try:
             if exchange.presents:
                 exchange.session._ensure_loaded()
             result = self._application(environ, starting)
         except StoreUnavailable:
-            return _unavailable(start_response, started)
-        if started:
-            return result
-        return _Late(result, lambda: _unavailable(start_response, started))  # a generator function, say
+            return otherwise()
+        return result if started else _Late(result, otherwise)  # a generator function, say
 
     def _nested(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         # Two filters would fight over the cookies: the outer one's session serves both.
@@ -185,7 +188,8 @@ class _Late:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            yield from self._body
+            for chunk in self._body:  # noqa: UP028 - `yield from` would also close it, and the server does
+                yield chunk
         except StoreUnavailable:
             yield from self._otherwise()
 
@@ -194,8 +198,8 @@ class _Late:
             self._body.close()
 
 
-def _unavailable(start_response: Callable[..., Any], started: bool) -> Iterable[bytes]:
-    """A response in place of the application's. The store has logged why. Raises, if that one has been sent."""
+def _unavailable(start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """A response in place of the application's. The store has logged why."""
     body = b"The session cannot be checked at the moment. Please try again.\n"
     headers = [
         ("Content-Type", "text/plain; charset=utf-8"),
@@ -203,10 +207,7 @@ def _unavailable(start_response: Callable[..., Any], started: bool) -> Iterable[
         ("Cache-Control", "no-store"),
         ("Retry-After", "1"),
     ]
-    if started:
-        start_response("503 Service Unavailable", headers, sys.exc_info())
-    else:
-        start_response("503 Service Unavailable", headers)
+    start_response("503 Service Unavailable", headers)
     return [body]
 
 

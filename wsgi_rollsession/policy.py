@@ -48,10 +48,11 @@ class Why(Enum):
     TAG = "one of its tags was revoked"
 
 
-#: Over whatever other versions or leases of the session there may be.
-OVER = frozenset((Why.ABSOLUTE, Why.EVERYTHING, Why.ENDED, Why.TAG))
+#: Over for everybody, whatever other versions or leases of the session there may be. Nothing is by a clock: that of
+#: another host may be behind, or its configuration may be that of yesterday.
+OVER = frozenset((Why.EVERYTHING, Why.ENDED, Why.TAG))
 #: Those after which no request that is still in flight will show the session alive, so that its cookies can go.
-FINAL = OVER | {Why.IDLE}
+FINAL = OVER | {Why.ABSOLUTE, Why.IDLE}
 
 
 def expired(now: int, seen: int, idle_s: int, ends: int) -> Why | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from . import policy, token
 from .cookies import Cookies
 from .keys import KeyRing
-from .policy import FINAL, Why
+from .policy import FINAL, OVER, Why
 from .revocation import Revocations
 from .revocation.fence import EVERYTHING, session_digest
 from .seal import Unsealable, open_lease, open_session
@@ -112,10 +112,12 @@ class Presented:
         """The session's own fence."""
         return self.keys[1]
 
-    @property
-    def is_somebody(self) -> bool:
-        """Whether it says who its user is, and may still be accepted somewhere."""
-        return self.why not in FINAL and bool(self.record.tags or self.record.flags & ESTABLISHED)
+    def is_somebody(self, now: int) -> bool:
+        """Whether it says who its user is, and may still be accepted somewhere, under another configuration even."""
+        record = self.record
+        if self.why in OVER or policy.expired(now, self.seen, record.idle, record.ends) in FINAL:
+            return False
+        return bool(record.tags or record.flags & ESTABLISHED)
 
     def refused(self, numbers: Sequence[int]) -> Why | None:
         """Why the fences *numbers*, those of ``keys``, refuse it, or None."""
