@@ -9,18 +9,22 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.faults.load import Load
+from tests.faults.load import PATIENCE, Load
 from tests.servers import RedisServer, SentinelGroup, running, wait_until
 from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
+from wsgi_rollsession.revocation.redis_link import PRIMARY_CHECK
 from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
 
 STORE = "Redis, Sentinel (a primary, two replicas, three Sentinels)"
-KEPT = "with wait=1, no confirmed logout is forgotten; nobody else is logged out"
+KEPT = "with wait={}, no confirmed logout is forgotten; nobody else is logged out"
 #: A call may look for the primary at each of three Sentinels; a request makes three calls; and a busy machine.
 BOUND = 3 * 4 * (CONNECT_TIMEOUT + REPLY_TIMEOUT) + 2.0
+#: Seconds for which a primary that was replaced may be believed: the Sentinels are asked once a second, and tell each
+#: other within another one.
+BELIEVED = PRIMARY_CHECK + 1.0
 
 Report = Callable[..., None]
 
@@ -49,8 +53,12 @@ def group(sentinels: SentinelGroup) -> SentinelGroup:
                 return False
         return primary.client().info()["role"] == "master" and primary.command("WAIT", 2, 300) == 2
 
-    wait_until(whole, 60, "a whole group")
+    wait_until(whole, PATIENCE, "a whole group")
     return sentinels
+
+
+def is_replica(server: RedisServer) -> bool:
+    return server.client().info()["role"] == "slave"
 
 
 def kept(load: Load) -> None:
@@ -59,23 +67,32 @@ def kept(load: Load) -> None:
 
 
 def test_primary_dies(group: SentinelGroup, report: Report) -> None:
-    """kill -9 of the primary: a replica that has every confirmed fence takes over; the old one comes back read-only."""
-    with Load(group.url + "?wait=1") as load:
+    """kill -9 of the primary: a replica that has every confirmed fence takes over; the old one comes back read-only.
+
+    wait=2, for there are two replicas, and only what both have is certain to outlive a fail-over: Sentinel goes by what
+    it was last told of how far they are. So nothing is confirmed until the old primary is back.
+    """
+    with Load(group.url + "?wait=2") as load:
         old = group.primary
         old.kill()
         new = group.await_new_primary(old)
         old.start()
-        wait_until(lambda: old.client().info()["role"] == "slave", 30, "the old primary is a read-only replica")
+        wait_until(lambda: is_replica(old), PATIENCE, "the old primary is a read-only replica")
         assert new.port != old.port
     kept(load)
     fault = "kill -9 of the primary, fail-over, and the old primary back as a read-only replica"
-    report(store=STORE, fault=fault, promise=KEPT, observed=load.observed())
+    report(store=STORE, fault=fault, promise=KEPT.format(2), observed=load.observed())
 
 
 @pytest.mark.slow
 def test_primary_hangs(group: SentinelGroup, report: Report) -> None:
-    """SIGSTOP of the primary until another has taken over: when it wakes, nobody believes it."""
+    """SIGSTOP of the primary until another has taken over: when it wakes, nobody believes it.
+
+    wait=1, so that the new primary confirms logouts while the old one sleeps. That is enough here, where both replicas
+    get all that the primary has sent before it hung.
+    """
     with Load(group.url + "?wait=1") as load:
+        load.late = BELIEVED
         old = group.primary
         old.suspend()
         try:
@@ -84,10 +101,74 @@ def test_primary_hangs(group: SentinelGroup, report: Report) -> None:
             load.await_(lambda: load.counts["logouts"] > logouts + 20, "logouts at the new primary")
         finally:
             old.resume()
-        wait_until(lambda: old.client().info()["role"] == "slave", 30, "the old primary is demoted")
+        wait_until(lambda: is_replica(old), PATIENCE, "the old primary is demoted")
     kept(load)
     fault = "SIGSTOP of the primary, fail-over, SIGCONT"
-    report(store=STORE, fault=fault, promise=KEPT, observed=load.observed())
+    promise = f"{KEPT.format(1)}; who has a connection to it believes it for up to 1 s after the Sentinels name another"
+    report(store=STORE, fault=fault, promise=promise, observed=load.observed())
+
+
+def test_primary_is_replaced_by_hand(group: SentinelGroup, report: Report) -> None:
+    """SENTINEL FAILOVER: the old primary goes on as a primary for about ten seconds, and what is confirmed is kept."""
+    with Load(group.url + "?wait=2") as load:
+        old = group.primary
+        group.sentinels[0].command("SENTINEL", "FAILOVER", group.name)
+        group.await_new_primary(old)
+        wait_until(lambda: is_replica(old), PATIENCE, "the old primary is demoted")
+    kept(load)
+    fault = "SENTINEL FAILOVER, while the old primary lives"
+    report(store=STORE, fault=fault, promise=KEPT.format(2), observed=load.observed())
+
+
+def test_replaced_primary_is_not_believed(group: SentinelGroup, report: Report) -> None:
+    """A process with a connection to a primary that has been replaced, and does not know it, asks the new one.
+
+    The old one hangs until the Sentinels have replaced it, and wakes up. It is a primary as before for ten seconds,
+    until one of them demotes it; meanwhile it answers, and has not heard of the logout.
+    """
+    session, options = os.urandom(16), StoreOptions(lifetime_ms=3_600_000)
+    with store(group.url) as idle, store(group.url) as other:
+        old = group.primary
+        old.suspend()
+        try:
+            group.await_new_primary(old)
+            wait_until(lambda: _fenced(other, session), 30, "a logout at the new primary")
+        finally:
+            old.resume()
+        assert list(idle.confirm([session])) == [ENDED]
+        assert not is_replica(old), "it was demoted before it could be asked, so this shows nothing"
+        assert idle.advance(session, 0, 1) is False
+        with contextlib.closing(RedisRevocations.from_url(group.url, options)) as fresh:
+            assert list(fresh.confirm([session])) == [ENDED]
+    report(
+        store=STORE,
+        fault="SIGSTOP of the primary, fail-over, SIGCONT, and a process that asked nothing meanwhile",
+        promise="its first question goes to the new primary, though the old one still takes itself for the primary",
+        observed="the session was refused",
+    )
+
+
+def test_follower_leaves_a_replaced_primary(group: SentinelGroup, report: Report) -> None:
+    """A process that follows the old primary, which lives on after SENTINEL FAILOVER, goes over to the new one."""
+    session = os.urandom(16)
+    with store(group.url + "?follow=1") as follower, store(group.url) as other:
+        follower.lookup([EVERYTHING])
+        wait_until(lambda: time.monotonic() < follower._follower.fresh_until)
+        old = group.primary
+        group.sentinels[0].command("SENTINEL", "FAILOVER", group.name)
+        group.await_new_primary(old)
+        time.sleep(BELIEVED)
+        wait_until(lambda: _fenced(other, session), 30, "a logout at the new primary")
+        begun = time.monotonic()
+        wait_until(lambda: list(follower.lookup([session])) == [ENDED], 30, "the follower has heard of it")
+        took = time.monotonic() - begun
+        assert not is_replica(old), "it was demoted too early, so this shows nothing"
+    report(
+        store=STORE,
+        fault="SENTINEL FAILOVER, while the old primary lives, and a process that follows it",
+        promise="it goes over to the new primary within 1 s after the Sentinels name it, and hears of new logouts",
+        observed=f"a logout at the new primary was heard of after {took:.2f} s, before the old one was demoted",
+    )
 
 
 def isolate(primary: RedisServer) -> None:
@@ -156,6 +237,14 @@ def test_followers_heal_what_a_fail_over_lost(group: SentinelGroup, report: Repo
         promise="followers raise again at the new primary what they had heard of in the last minute",
         observed="the fence was gone, and came back",
     )
+
+
+def _fenced(one: RedisRevocations, session: bytes) -> bool:
+    try:
+        one.fence([session], ENDED)
+    except StoreUnavailable:
+        return False
+    return True
 
 
 def _try(one: RedisRevocations, keys: list[bytes]) -> list[int] | None:

@@ -195,6 +195,8 @@ class Follower:
     def _ask(self, stream: _Stream) -> None:
         names = self._shards.names[stream.shard]
         assert stream.connection is not None
+        if not self._shards.link.is_current(stream.connection):
+            raise redis.ConnectionError("another server has become the primary")
         questions: list[Command] = [
             ("ROLE",),  # a primary that became a replica would go on answering
             ("MGET", *names.state),

@@ -46,6 +46,8 @@ _redirections: Any = {"parser_class": clusters.ClusterParser} if hasattr(cluster
 
 #: Hash-tagged groups of keys in a cluster: {0} to {7}. A script touches one of them, and so one slot.
 CLUSTER_SHARDS = 8
+#: Seconds for which the Sentinels' word is taken, which server is the primary.
+PRIMARY_CHECK = 1.0
 #: How often a command follows a cluster's redirections, and seconds between tries while a slot is being moved.
 _REDIRECTIONS = 5
 _TRY_AGAIN_PAUSE = 0.02
@@ -66,6 +68,9 @@ class Link(Protocol):
     def open(self, shard: int) -> tuple[Connection, Info]:
         """A connection of the caller's own to the server that holds *shard*, and who that is."""
 
+    def is_current(self, connection: Connection) -> bool:
+        """Whether *connection* leads to a server that is still the primary, as far as can be told from elsewhere."""
+
     def forget(self) -> None:
         """What is known of who holds which shard is wrong: find out anew, with fresh connections."""
 
@@ -78,7 +83,7 @@ def connect(address: RedisAddress, greet: Greet) -> Link:
         return ClusterLink(address, greet)
     if address.scheme == "redis+sentinel":
         sentinel = _sentinel(list(address.hosts), sentinel_kwargs=_options(address.sentinel, **_tls(address)))
-        return NodeLink(lambda: _connection(address, *sentinel.discover_master(address.service)), greet)
+        return SentinelLink(address, lambda: sentinel.discover_master(address.service), greet)
     if address.scheme == "unix":
         return NodeLink(lambda: _unix(path=address.path, **_options(address.connection, db=address.db)), greet)
     return NodeLink(lambda: _connection(address, *address.hosts[0]), greet)
@@ -149,7 +154,7 @@ class NodeLink:
                 return None
             # Something to read on an idle connection is its end, as a rule. Looking costs a system call, so it is
             # done only where finding out by sending would be too late.
-            if not certain or _is_quiet(connection):
+            if self.is_current(connection) and (not certain or _is_quiet(connection)):
                 return connection, info
             connection.disconnect()
 
@@ -166,12 +171,47 @@ class NodeLink:
             self._idle.append((connection, info))
         return replies, info
 
+    def is_current(self, connection: Connection) -> bool:
+        return True
+
     def forget(self) -> None:
         self.close()
 
     def close(self) -> None:
         while self._idle:
             self._idle.pop()[0].disconnect()
+
+
+class SentinelLink(NodeLink):
+    """The primary that the Sentinels name. They are asked before every connection, and once a second.
+
+    For a primary that was replaced, because it hung or by hand, goes on as a primary until a Sentinel demotes it, some
+    ten seconds after it is back. Who has a connection to it would miss what is raised at the new one meanwhile.
+    """
+
+    def __init__(self, address: RedisAddress, find: Callable[[], tuple[str, int]], greet: Greet) -> None:
+        super().__init__(self._make_connection, greet)
+        self._address = address
+        self._find = find
+        self._primary: tuple[str, int] | None = None
+        self._check_at = 0.0
+
+    def _make_connection(self) -> Connection:
+        self._primary = self._find()
+        self._check_at = time.monotonic() + PRIMARY_CHECK
+        return _connection(self._address, *self._primary)
+
+    def is_current(self, connection: Connection) -> bool:
+        begun = time.monotonic()
+        if begun >= self._check_at:
+            try:
+                self._primary = self._find()
+            except (redis.RedisError, OSError):
+                pass  # no Sentinel knows of another one
+            now = time.monotonic()
+            # Only now, so that no other thread goes on with a connection meanwhile. Sentinels that hang are asked less.
+            self._check_at = now + PRIMARY_CHECK + 4 * (now - begun)
+        return (connection.host, connection.port) == self._primary
 
 
 def _is_quiet(connection: Connection) -> bool:
@@ -273,6 +313,9 @@ class ClusterLink:
         except (redis.RedisError, OSError):
             self._owners = None
             raise
+
+    def is_current(self, connection: Connection) -> bool:
+        return True  # the nodes tell each other, and answer with a redirection
 
     def forget(self) -> None:
         self._owners = None
