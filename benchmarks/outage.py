@@ -56,12 +56,13 @@ def drive(url: str, outage: str, seconds: float, proxy: Proxy) -> dict[str, Phas
         thread.start()
     time.sleep(1.0)
     for name in ("working", "hangs", "working after", "refuses connections", "working again"):
+        current = Phase()  # what happens between two phases belongs to neither
         proxy.stalled = name == "hangs"
         proxy.refusing = name.startswith("refuses")
         if proxy.refusing:
             proxy.cut()
         if name.startswith("working"):
-            time.sleep(1.5)  # one pause of the breaker
+            time.sleep(2.0)  # a call that still waits, and one pause of the breaker
         current = phases[name] = Phase()
         time.sleep(seconds)
     stop.set()
@@ -100,8 +101,9 @@ def main() -> None:
                         f"| {phase.refused / arguments.seconds:.0f} | {phase.longest:.2f} s |\n"
                     )
     lines.append(
-        "\nA request counts where it began. More are served without Redis than with it, because nothing is asked. "
-        "`degrade` serves them and rolls nothing; `closed` answers 503, after up to `max_staleness` in follow mode.\n"
+        "\nA request counts where it began; the two seconds after each outage are not counted. More are served without "
+        "Redis than with it, because nothing is asked. `degrade` serves them and rolls nothing; `closed` answers 503, "
+        "after up to `max_staleness` in follow mode.\n"
     )
     arguments.out.write_text("".join(lines), encoding="utf-8")
     print("".join(lines))

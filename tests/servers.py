@@ -410,6 +410,7 @@ class Proxy:
         """Reset every connection that is open."""
         for one in list(self._pairs):
             _reset(one)
+            self._pairs.discard(one)
 
     def stop(self) -> None:
         self._closed = True
@@ -435,6 +436,9 @@ class Proxy:
             far.settimeout(None)  # the connection's time-out must not end an idle stream
             self.connections += 1
             self._pairs |= {near, far}
+            if self.refusing:  # since a moment ago; cut() may have missed it
+                self.cut()
+                continue
             threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
             threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
 
