@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 
 from wsgi_rollsession import RollSession, Session, SessionConflict, generate_key
 from wsgi_rollsession.keys import KeyRing
-from wsgi_rollsession.revocation.fence import ENDED, session_key, tag_key
+from wsgi_rollsession.revocation import StoreOptions
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, session_key, tag_key
+from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.seal import seal_lease
 from wsgi_rollsession.token import Lease
 
@@ -984,3 +987,74 @@ def test_a_write_that_must_not_roll_extends_nothing(how: str) -> None:
         assert browser.do(get("polled"), **asked) == minute
     clock.advance(660)
     assert browser.do(who, **asked) is None
+
+
+# The check of a request that leaves its session alone
+
+
+class Lagging(MemoryRevocations):
+    """A store whose loads answer from a copy that has not heard of anything yet, and which counts what it is asked."""
+
+    def __init__(self, clock: Clock) -> None:
+        now = lambda: int(clock() * 1000)  # noqa: E731
+        super().__init__(StoreOptions(lifetime_ms=86_400_000), _clock=now, _monotonic=now)
+        self.asked: list[str] = []
+
+    def lookup(self, keys: Sequence[bytes]) -> Sequence[int]:
+        self.asked.append("lookup")
+        return [super().lookup((EVERYTHING,))[0], *(0 for _ in keys[1:])]
+
+    def confirm(self, keys: Sequence[bytes]) -> Sequence[int]:
+        self.asked.append("confirm")
+        return super().lookup(keys)
+
+
+@pytest.fixture
+def lagging(clock: Clock) -> tuple[Lagging, Browser]:
+    """Somebody logged in, whose next response is due to roll the session."""
+    store = Lagging(clock)
+    clock.advance(10)
+    browser = Browser(wrap(clock, revocations=store), clock)
+    browser.do(login("alice"))
+    clock.advance(100)
+    store.asked.clear()
+    return store, browser
+
+
+def test_an_untouched_request_asks_once_and_authoritatively(lagging: tuple[Lagging, Browser]) -> None:
+    """A request that leaves its session alone costs one question if a roll is due, and that is the one of a roll."""
+    store, browser = lagging
+    header = browser.header()
+    assert any(name.endswith("-lease") for name in browser.call(untouched).sent())
+    assert store.asked == ["confirm"]
+    store.fence([session_key(bytes.fromhex(browser.do(lambda s: s.id)))], ENDED)
+    assert not any(call(browser.application, untouched, header).sent().values())
+
+
+def test_a_request_that_reads_asks_again_before_it_rolls(lagging: tuple[Lagging, Browser]) -> None:
+    """What was true at load is not relied upon by the roll: the handler may have taken long."""
+    store, browser = lagging
+    browser.do(who)
+    assert store.asked == ["lookup", "confirm"]
+
+
+def test_a_response_that_starts_over_asks_again(clock: Clock, lagging: tuple[Lagging, Browser]) -> None:
+    """A roll that is decided on again is checked again: a logout may have come between."""
+    store, browser = lagging
+    application = browser.application
+    sent: list[Any] = []
+
+    def starts_twice(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        store.fence([session_key(session_id)], ENDED)
+        try:
+            raise LookupError
+        except LookupError:
+            start_response("500 Internal Server Error", [], sys.exc_info())
+        return []
+
+    session_id = bytes.fromhex(call(application, lambda s: s.id, browser.header()).result)
+    application._application = starts_twice
+    environ = {"HTTP_COOKIE": browser.header(), "wsgi.multiprocess": False}
+    list(application(environ, lambda status, headers, exc_info=None: sent.append(headers)))
+    assert [any("lease=" in value and "Max-Age=0" not in value for _, value in each) for each in sent] == [True, False]

@@ -43,6 +43,7 @@ class Exchange:
     _unsent = False  # session._record is sealed already, by save(), and the browser lacks it
     _doomed: dict[str, bool]  # session cookies to delete -> whether there is a lease to delete
     _gave_up = False
+    _confirmed = False  # what load() was told is authoritative, and the response starts right now
 
     def __init__(self, context: Context, header: str, now: int) -> None:
         self._context = context
@@ -112,8 +113,9 @@ class Exchange:
     def _lookup(self, keys: tuple[bytes, ...]) -> Sequence[int]:
         store = self._context.store
         try:
-            return store.lookup(keys)
+            return store.confirm(keys) if self._confirmed else store.lookup(keys)
         except StoreUnavailable:
+            self._confirmed = False
             if self._context.outage == "closed":
                 raise
             return store.recall(keys)
@@ -286,6 +288,7 @@ class Exchange:
             if not wants_roll():
                 session._committed = True
                 return _NOTHING
+            self._confirmed = True  # the handler is done: one question is as good as two
             session._load()
             wants_roll = _yes
         session._committed = True
@@ -436,19 +439,21 @@ class Exchange:
 
     def _roll(self, base: Presented) -> tuple[str | None, str | None]:
         context, now, record = self._context, self._now, base.record
-        try:
-            numbers = context.store.confirm(base.keys)
-        except StoreUnavailable:
-            if not self._may_go_unchecked(record):
+        confirmed, self._confirmed = self._confirmed, False  # good for this once
+        if not confirmed:
+            try:
+                numbers = context.store.confirm(base.keys)
+            except StoreUnavailable:
+                if not self._may_go_unchecked(record):
+                    return None, None
+                numbers = context.store.recall(base.keys)
+            why = base.refused(numbers)
+            if why is not None:
+                log.info("session %s not rolled: %s", self.session.id, why.value)
+                base.why = why
+                self._doom(base)
+                self._base = None
                 return None, None
-            numbers = context.store.recall(base.keys)
-        why = base.refused(numbers)
-        if why is not None:
-            log.info("session %s not rolled: %s", self.session.id, why.value)
-            base.why = why
-            self._doom(base)
-            self._base = None
-            return None, None
         if not context.cookies.isolated:
             return self._session_cookie(
                 record._replace(idle=min(record.idle, context.idle_s), ends=base.ends), now
