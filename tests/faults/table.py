@@ -1,6 +1,6 @@
 """Make docs/faults.md from what the fault tests saw:
 
-ROLLSESSION_FAULT_REPORT=faults.jsonl python -m pytest tests/faults -m ""
+ROLLSESSION_FAULT_REPORT=faults.jsonl python -m pytest tests/faults tests/revocation/test_sqlite_faults.py -m ""
 python -m tests.faults.table faults.jsonl docs/faults.md
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 INTRODUCTION = """\
 # What was broken, and what happened
 
-Made by `python -m tests.faults.table` from the results of the fault tests; do not edit. Run with {servers}.
+Made by `python -m tests.faults.table` from the results of the fault tests; do not edit. Run with {server},
+and where that does not work with libfaketime, with the server named in brackets.
 
 The tests of Redis break real servers under a load of logins, reads, writes and logouts that goes through the middleware
 (`outage="closed"`, a roll on every response, four workers, two of which follow). A model outside the servers knows
@@ -26,14 +28,15 @@ Sessions that were "refused at the end" had to log in again: the price of a loss
 def main(source: Path, target: Path) -> None:
     lines = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     latest = {(line["store"], line["fault"]): line for line in lines}
-    servers = sorted({line["server"] for line in lines if "server" in line})
-    parts = [INTRODUCTION.format(servers=", ".join(servers))]
+    usual, *others = [name for name, _ in Counter(line["server"] for line in lines if "server" in line).most_common()]
+    parts = [INTRODUCTION.format(server=usual)]
     for store in sorted({line["store"] for line in latest.values()}):
         parts.append(f"\n## {store}\n\n| fault | promise | observed |\n|---|---|---|\n")
         rows = [line for line in latest.values() if line["store"] == store]
         for row in sorted(rows, key=lambda row: row["fault"]):
             cells = (str(row[name]).replace("|", "\\|") for name in ("fault", "promise", "observed"))
-            parts.append("| " + " | ".join(cells) + " |\n")
+            with_server = f" ({row['server']})" if row.get("server") in others else ""
+            parts.append(f"| {next(cells)}{with_server} | " + " | ".join(cells) + " |\n")
     target.write_text("".join(parts), encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
-from wsgi_rollsession.revocation.redis_link import CLUSTER_SHARDS
+from wsgi_rollsession.revocation.redis_link import CLUSTER_SHARDS, PRIMARY_CHECK
 from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
 from wsgi_rollsession.testing import SharedRevocationContract
 
@@ -103,6 +103,23 @@ def test_one_sentinel_is_enough(sentinels: SentinelGroup, sentinel_url: str, ope
         opened(f"redis+sentinel://127.0.0.1:1/{service}").confirm([EVERYTHING])
     with pytest.raises(StoreUnavailable):
         opened(sentinel_url + "x").confirm([EVERYTHING])
+
+
+def test_sentinels_that_hang_are_asked_seldom(sentinels: SentinelGroup, sentinel_url: str, opened: Opener) -> None:
+    """A connected process goes on without Sentinels: a call waits for each of them once, and the next ones do not."""
+    store = opened(sentinel_url)
+    store.confirm([EVERYTHING])
+    for sentinel in sentinels.sentinels:
+        sentinel.suspend()
+    try:
+        time.sleep(PRIMARY_CHECK)
+        begun = time.monotonic()
+        for _ in range(20):
+            store.fence([key()], ENDED)
+        assert time.monotonic() - begun < len(sentinels.sentinels) * (CONNECT_TIMEOUT + REPLY_TIMEOUT) + 2.0
+    finally:
+        for sentinel in sentinels.sentinels:
+            sentinel.resume()
 
 
 def test_wait_counts_replicas(sentinels: SentinelGroup, sentinel_url: str, opened: Opener) -> None:
