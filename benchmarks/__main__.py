@@ -202,10 +202,15 @@ def main() -> None:
     console = Console(stderr=True)
     raw = arguments.out / "benchmarks"
     raw.mkdir(parents=True, exist_ok=True)
+    commit = machine.describe()["commit"]  # now: the results are in the repository too, and make it a changed one
     for name in () if arguments.report_only else arguments.only.split(","):
         measure, steps = SECTIONS[name]
         with progress(console, name, steps(effort)) as step:
-            found = {"machine": machine.describe(), "quick": arguments.quick, "results": measure(effort, step)}
+            found = {
+                "machine": machine.describe() | {"commit": commit},
+                "quick": arguments.quick,
+                "results": measure(effort, step),
+            }
         (raw / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     reached = report.write(arguments.out, raw)
     for line in reached:
