@@ -99,18 +99,18 @@ def race_table(effort: Effort, step: Step) -> dict[str, Any]:
 
 def costs(effort: Effort, step: Step) -> dict[str, Any]:
     """name -> case -> one value per round; contenders take turns within a round."""
-    found: dict[str, Any] = {"times": {}, "facts": {}}
+    found: dict[str, Any] = {"times": {}, "facts": {}, "steps": {}}
     sizes = ",".join(map(str, effort.sizes))
     with redis_server() as url:
         for _ in range(effort.rounds):
-            for name in (cost.FLOOR, *(each.name for each in chosen(effort))):
+            for name in (cost.STEPS, cost.FLOOR, *(each.name for each in chosen(effort))):
                 # Where each request is a transaction on the disk, fewer repetitions must do.
                 loops = ("--loops", "40") if name in ("django-db", "django-cached_db", "beaker-file") else ()
                 times, facts = cost.measure(name, url, ("--values", str(effort.values), "--sizes", sizes, *loops))
-                cases = found["times"].setdefault(name, {})
+                cases = found["steps"] if name == cost.STEPS else found["times"].setdefault(name, {})
                 for case, seconds in times.items():
                     cases.setdefault(case, []).append(seconds)
-                found["facts"][name] = facts
+                found["facts"] |= {name: facts} if facts else {}
                 step(name)
     return found
 
@@ -167,7 +167,7 @@ def capacities(effort: Effort, step: Step) -> dict[str, Any]:
 SECTIONS: dict[str, tuple[Callable[[Effort, Step], dict[str, Any]], Callable[[Effort], int]]] = {
     "race": (race_table, lambda effort: len(contenders())),
     "instructions": (instruction_counts, lambda effort: 1 + len(to_count(effort))),
-    "cost": (costs, lambda effort: effort.rounds * (1 + len(chosen(effort)))),
+    "cost": (costs, lambda effort: effort.rounds * (2 + len(chosen(effort)))),
     "e2e": (end_to_end, lambda effort: 2 * effort.e2e_rounds * len(e2e.QUICK if effort.only else e2e.ALL)),
     "scale": (scales, lambda effort: len(scale.STORES) * len(effort.counts)),
     "propagation": (propagations, lambda effort: 2),

@@ -34,6 +34,7 @@ PYPERF = ("--worker", "--quiet", "--warmups", "1", "--loops", "200")
 #: This project remembers the session cookies that a process opened last. So many visitors in turn, and it never does.
 CROWD = 1500
 FLOOR = "floor"
+STEPS = "steps"
 FLOOR_SIZE = 180
 
 
@@ -176,8 +177,11 @@ def main() -> None:
     runner.argparser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     runner.argparser.add_argument("--facts", help="where to write what is not a time")
     arguments = runner.parse_args()
-    if arguments.contender == FLOOR:
-        for name, function in floor_functions().items():
+    if arguments.contender in (FLOOR, STEPS):
+        from . import steps
+
+        functions = floor_functions() if arguments.contender == FLOOR else steps.functions()
+        for name, function in functions.items():
             runner.bench_func(name, function)
         return
     sizes = tuple(int(size) for size in arguments.sizes.split(","))

@@ -162,6 +162,17 @@ the process. One whose cookie is new to it ({cost.CROWD:,} visitors in turn, whi
                     cells.append("does not fit")
             rows.append([named(name), *cells])
         text += table(["", *(f"{each:,} B" for each in sizes)], rows)
+    if data["cost"].get("steps"):
+        text += """
+**Where it goes**: what this project does for a request, each step by itself, run warm in a loop; and what gunicorn does
+with the headers of a response.
+
+"""
+        rows = []
+        for name, seconds in data["cost"]["steps"].items():
+            step = Spread(tuple(seconds))
+            rows.append([name, microseconds(step), ratio(step, unit).text()])
+        text += table(["", "µs", "of the floor"], rows)
     return text
 
 
