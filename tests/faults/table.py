@@ -14,8 +14,8 @@ from pathlib import Path
 INTRODUCTION = """\
 # What was broken, and what happened
 
-Made by `python -m tests.faults.table` from the results of the fault tests; do not edit. Run with {server},
-and where that does not work with libfaketime, with the server named in brackets.
+Made by `python -m tests.faults.table` from the results of the fault tests; do not edit. Run with {server};
+where that does not start with libfaketime, with the server in brackets.
 
 The tests of Redis break real servers under a load of logins, reads, writes and logouts that goes through the middleware
 (`outage="closed"`, a roll on every response, four workers, two of which follow). A model outside the servers knows
