@@ -182,10 +182,11 @@ class Shards:
     def _may_have_lost(self, shard: int, server: bytes, info: Info) -> bool:
         """The data is in another server process than *server*, after a fail-over or a restart: must it be distrusted?
 
-        What a restart brings back from a snapshot (RDB) is older than the last fences, and does not show it. So
-        without an append-only file, a server that did not run yet while the previous one was still seen has lost data.
+        What a restart brings back from a snapshot (RDB) is older than the last fences, and does not show it; and an
+        append-only file can lack the last two seconds, unless ``appendfsync`` is ``always``. So without that, a server
+        that did not run yet while the previous one was still seen has lost data.
         """
-        if not server or info.get("aof_enabled"):
+        if not server:
             return False
         seen_run_id, seen = self._contact[shard]
         if seen_run_id and server.startswith(seen_run_id):
@@ -193,16 +194,22 @@ class Shards:
         else:
             since = time.time() - int(server.split()[1])
         uptime = int(info["uptime_in_seconds"]) + time.monotonic() - info["asked_at"]
-        if uptime > since + 1:
+        if uptime > since + 1 or (info.get("aof_enabled") and self._syncs_always(shard)):
             return False
         what = "accepted nevertheless (amnesia=accept)" if self._accept_amnesia else "refused"
         log.error(
-            "revocation store %s was restarted without an append-only file, so recent fences may be lost:"
-            " sessions created before now are %s",
+            "revocation store %s was restarted without an append-only file and appendfsync always, so recent fences"
+            " may be lost: sessions created before now are %s",
             self.address,
             what,
         )
         return not self._accept_amnesia
+
+    def _syncs_always(self, shard: int) -> bool:
+        """Whether the server is known to answer a write only when it is on its disk."""
+        ((reply,), _) = self.link.exchange(shard, [("CONFIG", "GET", "appendfsync")], retry=True)
+        # It may not permit the question. Then the default is likelier, which is another.
+        return isinstance(reply, list) and reply[1:] == [b"always"]
 
     def script(
         self, shard: int, script: Script, keys: Sequence[bytes], *args: int | bytes, retry: bool, wait: int = 0
