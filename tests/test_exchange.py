@@ -1058,3 +1058,33 @@ def test_a_response_that_starts_over_asks_again(clock: Clock, lagging: tuple[Lag
     environ = {"HTTP_COOKIE": browser.header(), "wsgi.multiprocess": False}
     list(application(environ, lambda status, headers, exc_info=None: sent.append(headers)))
     assert [any("lease=" in value and "Max-Age=0" not in value for _, value in each) for each in sent] == [True, False]
+
+
+class Interrupted(BaseException):
+    """As a greenlet's time-out is: it may come anywhere."""
+
+
+def test_a_roll_that_was_interrupted_asks_again(lagging: tuple[Lagging, Browser]) -> None:
+    """When the question before a roll was broken off, what a later load was told is no answer to it."""
+    store, browser = lagging
+    application, sent = browser.application, []
+    session_id = bytes.fromhex(call(application, lambda s: s.id, browser.header()).result)
+    confirm = store.confirm
+
+    def interrupted(keys: Sequence[bytes]) -> Sequence[int]:
+        store.confirm = confirm  # type: ignore[method-assign]
+        raise Interrupted
+
+    def handler(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        with pytest.raises(Interrupted):
+            start_response("200 OK", [])
+        environ["wsgi_rollsession.session"].get("user")
+        store.fence([session_key(session_id)], ENDED)
+        start_response("500 Internal Server Error", [])
+        return []
+
+    store.confirm = interrupted  # type: ignore[method-assign]
+    application._application = handler
+    environ = {"HTTP_COOKIE": browser.header(), "wsgi.multiprocess": False}
+    list(application(environ, lambda status, headers, exc_info=None: sent.extend(headers)))
+    assert not any("lease=" in value and "Max-Age=0" not in value for _, value in sent)

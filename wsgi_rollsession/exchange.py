@@ -289,7 +289,11 @@ class Exchange:
                 session._committed = True
                 return _NOTHING
             self._confirmed = True  # the handler is done: one question is as good as two
-            session._load()
+            try:
+                session._load()
+            except BaseException:
+                self._confirmed = False
+                raise
             wants_roll = _yes
         session._committed = True
         if self._gave_up:

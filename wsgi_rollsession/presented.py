@@ -115,7 +115,8 @@ class Presented:
     def is_somebody(self, now: int) -> bool:
         """Whether it says who its user is, and may still be accepted somewhere, under another configuration even."""
         record = self.record
-        if self.why in OVER or policy.expired(now, self.seen, record.idle, record.ends) in FINAL:
+        earlier = now - policy.CLOCK_TOLERANCE_MS  # another host's clock may be behind
+        if self.why in OVER or policy.expired(earlier, self.seen, record.idle, record.ends) in FINAL:
             return False
         return bool(record.tags or record.flags & ESTABLISHED)
 

@@ -12,15 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.servers import Proxy, RedisServer, running, wait_until
 from wsgi_rollsession.errors import ConfigurationError, StoreUnavailable
-from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
+from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store, redis_link
 from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, not_before
 from wsgi_rollsession.revocation.redis import RedisRevocations
@@ -621,3 +623,49 @@ class TestFollowContract(SharedRevocationContract):
     @pytest.fixture
     def open_store(self, redis_url: str) -> Callable[[StoreOptions], Revocations]:
         return lambda options: open_store(redis_url + "?follow=1", options)
+
+
+def test_a_restart_while_an_answer_was_waiting(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the process is held up between an answer and taking it, contact was when it asked: a restart is noticed."""
+    with running(RedisServer(appendonly="yes", appendfsync="everysec")) as server:
+        store = opened(server.url)
+        (genesis,) = store.confirm([EVERYTHING])
+        link = store._shards.link
+        exchange = link.exchange
+
+        def held_up(*args: Any, **options: Any) -> Any:
+            answer = exchange(*args, **options)
+            monkeypatch.undo()
+            server.kill()
+            server.start()
+            time.sleep(3)
+            return answer
+
+        monkeypatch.setattr(link, "exchange", held_up)
+        store.confirm([EVERYTHING])
+        assert store.confirm([EVERYTHING])[0] > genesis
+
+
+def test_threads_that_ask_sentinels_lose_none() -> None:
+    """Whichever Sentinel answers comes to the front, and all of them stay, however many threads ask at once."""
+    barrier = threading.Barrier(2)
+
+    class Asked:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def sentinel_masters(self, **_: Any) -> Any:
+            barrier.wait(10)
+            if self.name == "down":
+                raise redis.ConnectionError("down")
+            address = {"ip": "127.0.0.1", "port": 1, "is_master": True, "is_sdown": False, "is_odown": False}
+            return {"mymaster": {**address, "num-other-sentinels": 2}}
+
+    sentinel = redis_link._sentinel([("127.0.0.1", 1)] * 3)
+    sentinel.sentinels = [Asked("down"), Asked("b"), Asked("c")]
+    threads = [threading.Thread(target=redis_link._find_primary, args=(sentinel, "mymaster")) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(each.name for each in sentinel.sentinels) == ["b", "c", "down"]

@@ -226,7 +226,7 @@ class Follower:
             if stream.awaited == 2:
                 self._shards.check_role(reply)
             elif stream.awaited:
-                everything = self._shards.everything(stream.shard, reply, stream.info)
+                everything = self._shards.everything(stream.shard, reply, stream.info, stream.asked_at)
                 if self._replica.numbers((EVERYTHING,))[0] < everything:  # its raise may be older than the log
                     self._replica.add(EVERYTHING, everything, 0)
                 stream.changed = stream.record not in (None, reply[2])

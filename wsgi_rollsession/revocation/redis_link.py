@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, Protocol
 
 import redis
@@ -83,10 +84,19 @@ def connect(address: RedisAddress, greet: Greet) -> Link:
         return ClusterLink(address, greet)
     if address.scheme == "redis+sentinel":
         sentinel = _sentinel(list(address.hosts), sentinel_kwargs=_options(address.sentinel, **_tls(address)))
-        return SentinelLink(address, lambda: sentinel.discover_master(address.service), greet)
+        return SentinelLink(address, lambda: _find_primary(sentinel, address.service), greet)
     if address.scheme == "unix":
         return NodeLink(lambda: _unix(path=address.path, **_options(address.connection, db=address.db)), greet)
     return NodeLink(lambda: _connection(address, *address.hosts[0]), greet)
+
+
+def _find_primary(sentinel: Any, service: str) -> tuple[str, int]:
+    asked = copy(sentinel)
+    # It moves the Sentinel that answers to the front. Two threads that do so in one list can lose another from it.
+    asked.sentinels = list(sentinel.sentinels)
+    found: tuple[str, int] = asked.discover_master(service)
+    sentinel.sentinels = asked.sentinels
+    return found
 
 
 def _options(given: Any, **more: Any) -> dict[str, Any]:

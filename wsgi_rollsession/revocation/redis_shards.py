@@ -121,15 +121,17 @@ class Shards:
             raise found
         if pulse:
             self._take_pulse(shard, replies[1], replies[2])
-        everything = self.everything(shard, found, info)
+        everything = self.everything(shard, found, info, now)
         if self._unannounced and now >= self._announce_at:
             self._announce()
         return [
             everything if key == EVERYTHING else int(number or 0) for key, number in zip(keys, found[3:], strict=True)
         ]
 
-    def everything(self, shard: int, state: Sequence[bytes | None], info: Info) -> int:
+    def everything(self, shard: int, state: Sequence[bytes | None], info: Info, asked: float) -> int:
         """The everything-fence of a shard whose ``Names.state`` was read from the server *info*.
+
+        *asked*: when, by ``time.monotonic()``. Not when the answer is taken: the server may be another one by then.
 
         Raises it first if the data is not, or may not be, what it was.
         """
@@ -156,7 +158,7 @@ class Shards:
                 self._record[shard] = before  # the next question finds the same, and tries again
                 raise
             # Only bookkeeping was refused (by a full memory, say): what was read is good, and the next one tries again.
-        self._contact[shard] = run_id, time.monotonic()
+        self._contact[shard] = run_id, asked
         self.seen[shard] = max(int(everything), self.seen[shard])
         return self.seen[shard]
 
@@ -207,9 +209,10 @@ class Shards:
 
     def _syncs_always(self, shard: int) -> bool:
         """Whether the server is known to answer a write only when it is on its disk."""
-        ((reply,), _) = self.link.exchange(shard, [("CONFIG", "GET", "appendfsync")], retry=True)
+        ((reply,), _) = self.link.exchange(shard, [("CONFIG", "GET", "*appendfsync*")], retry=True)
         # It may not permit the question. Then the default is likelier, which is another.
-        return isinstance(reply, list) and reply[1:] == [b"always"]
+        found = dict(zip(reply[::2], reply[1::2])) if isinstance(reply, list) else {}
+        return found.get(b"appendfsync") == b"always" and found.get(b"no-appendfsync-on-rewrite") == b"no"
 
     def script(
         self, shard: int, script: Script, keys: Sequence[bytes], *args: int | bytes, retry: bool, wait: int = 0
