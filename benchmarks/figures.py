@@ -71,6 +71,11 @@ def e2e_cpu(rounds: Sequence[dict[str, Any]]) -> Spread:
     return Spread(tuple(each["bare"]["cpu"] / each["entry"]["cpu"] for each in rounds))
 
 
+def e2e_overhead(rounds: Sequence[dict[str, Any]]) -> Spread:
+    """The worker's processor time per request over that of the bare application, in seconds."""
+    return Spread(tuple(each["entry"]["cpu"] - each["bare"]["cpu"] for each in rounds))
+
+
 def spoken(entry: str) -> str:
     name, mode, *untouched = entry.split(", ")
     if name == cost.FLOOR:
