@@ -222,10 +222,10 @@ there is one, share the machine: the server has one core to itself, all others r
 does next to nothing, so these ratios are the worst that a site can see. *By processor time*: what the worker used per
 request, bare over wrapped, and less bare; on a busy machine it moves less than the throughput.
 
-**Why targets are missed here.** A row can be held against *the primitives alone*: where these miss a target, no encrypted
-cookie session reaches it on this server. And what takes a microsecond in a loop (the steps under *Cost per request*) takes
-several here: between two requests the worker runs gunicorn and the kernel, and comes back to cold caches, the primitives
-included.
+**Why targets are missed here.** A row can be held against *the primitives alone*: where these miss a target, a session
+that opens its cookie on every request cannot reach it on this server. And what takes a microsecond in a loop (the steps
+under *Cost per request*) takes several here: between two requests the worker runs gunicorn and the kernel, and comes
+back to cold caches, the primitives included.
 
 ![Throughput as a share of the bare application's](benchmarks/e2e.svg)
 
