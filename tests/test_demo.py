@@ -87,7 +87,13 @@ def test_the_verdict_needs_both_halves_and_a_race_that_took_place(end, logout, g
 def test_in_a_terminal_it_serves_the_page_until_it_is_interrupted():
     """With a terminal, the page is served after the verdict; Ctrl-C stops everything, and the exit code is 0."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm"})
+    # A shell starts what runs in the background with Ctrl-C ignored, and a child inherits that.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        environment = os.environ | {"TERM": "xterm"}
+        process = subprocess.Popen(COMMAND, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     os.close(theirs)
     shown = b""
     try:
