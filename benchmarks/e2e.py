@@ -72,7 +72,7 @@ PEERS = [
 
 
 ALL = [*OURS, *FLOORS, *PEERS]
-QUICK = [OURS[0], OURS[1], OURS[2], OURS[4], OURS[5], FLOORS[0]]
+QUICK = [OURS[0], OURS[1], OURS[4]]
 
 
 def missing() -> str | None:
