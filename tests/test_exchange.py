@@ -1031,6 +1031,18 @@ def test_an_untouched_request_asks_once_and_authoritatively(lagging: tuple[Laggi
     assert not any(call(browser.application, untouched, header).sent().values())
 
 
+def test_an_untouched_request_that_cannot_roll_asks_nothing(clock: Clock) -> None:
+    """With rolling off, a request that leaves its session alone does not ask the store."""
+    store = Lagging(clock)
+    clock.advance(10)
+    browser = Browser(wrap(clock, revocations=store, rolling=False), clock)
+    browser.do(login("alice"))
+    clock.advance(100)
+    store.asked.clear()
+    assert not browser.call(untouched).set_cookies
+    assert store.asked == []
+
+
 def test_a_request_that_reads_asks_again_before_it_rolls(lagging: tuple[Lagging, Browser]) -> None:
     """What was true at load is not relied upon by the roll: the handler may have taken long."""
     store, browser = lagging

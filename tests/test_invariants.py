@@ -476,11 +476,14 @@ def test_invariant_4_a_shorter_timeout_holds_at_once() -> None:
     for change in ({"idle_timeout": "10m"}, {"idle_timeout": "10m", "absolute_timeout": "10m"}):
         world = World()
         browser = world.browser("alice")
-        thief = world.thief(browser)
+        thieves = [world.thief(browser)]
+        browser.do(who)
+        thieves.append(world.thief(browser))  # with a lease
+        assert len(thieves[1].jar) > len(thieves[0].jar)
         world.clock.advance(11 * MINUTE)
-        assert held(thief) == "alice"
+        assert [held(thief) for thief in thieves] == ["alice", "alice"]
         world.process(**change)
-        assert held(thief) is None, "past today's timeout"
+        assert [held(thief) for thief in thieves] == [None, None], "past today's timeout"
 
 
 def test_invariant_4_a_roll_is_as_short_as_the_timeout_it_was_made_under() -> None:

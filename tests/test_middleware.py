@@ -14,7 +14,7 @@ from wsgiref.validate import validator
 import pytest
 from webob import Request
 
-from wsgi_rollsession import ConfigurationError, RollSession, SessionTooLarge, StoreUnavailable
+from wsgi_rollsession import ConfigurationError, RollSession, SessionCommitted, SessionTooLarge, StoreUnavailable
 from wsgi_rollsession.middleware import ROLL, SESSION
 
 from .browser import KEY, Answer, Browser, Clock, call, dispatch, get, login, put, untouched, who, wrap
@@ -229,6 +229,19 @@ def test_the_body_is_left_alone(clock: Clock, body: Any) -> None:
 
     for outage in ("degrade", "closed"):
         assert wrap(clock, application, outage=outage)(environ(), Server().start_response) is body
+
+
+def test_a_change_after_an_untouched_response_began(clock: Clock) -> None:
+    """A session that is looked at for the first time in the body can be read, and not changed in silence."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", list(HEADERS))
+        assert environ[SESSION].get("a") is None
+        with pytest.raises(SessionCommitted):
+            environ[SESSION]["a"] = 1
+        return [b"done"]
+
+    assert Server().run(wrap(clock, application), environ()).body == b"done"
 
 
 def test_file_wrapper(clock: Clock) -> None:

@@ -243,6 +243,32 @@ def test_login_after_a_session_has_expired(scene: Scene) -> None:
     expect(scene, outcome(scene.alice, login("alice")), policy("deletion and session", "503", "deletion and session"))
 
 
+def test_a_session_that_is_over_here_only_cannot_be_left_behind(outage: Any) -> None:
+    """A login must end the session before it, although today's shorter timeouts or this host's clock say it is over."""
+    scene = Scene(outage, idle_timeout="1h", absolute_timeout="1h")
+    header = scene.alice.header()
+    shorter = wrap(scene.clock, revocations=outage.url, amnesia="accept", idle_timeout="5m", absolute_timeout="5m")
+    assert call(shorter, who, header).result == "alice"
+    scene.fail()
+    outage._notice(shorter) if isinstance(outage, SQLiteOutage) else None
+    for application, age in ((shorter, 1000), (scene.application, HOUR - 1000 - 100 + 1)):
+        scene.clock.advance(age)
+        with pytest.raises(StoreUnavailable):
+            call(application, login("bob"), header)
+    shorter.close()
+    scene.close()
+
+
+def test_login_after_a_session_has_ended(outage: Any) -> None:
+    """A session that is known to have ended does not keep its owner from logging in, though nobody can be asked."""
+    scene = Scene(outage)
+    header = scene.alice.header()
+    scene.alice.do(logout)
+    scene.fail()
+    assert call(scene.application, login("alice"), header).status == "200 OK"
+    scene.close()
+
+
 def test_several_sessions(outage: Any) -> None:
     """Sessions beside the latest login stay, if nobody confirms their end."""
     scene = Scene(outage)

@@ -286,6 +286,13 @@ def test_insecure_http_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert ["insecure_http" in record.message for record in caplog.records] == [True]
 
 
+@pytest.mark.parametrize(("outage", "lines"), [("degrade", 0), ("closed", 0), ("open", 1)])
+def test_serving_unchecked_logs_a_warning(caplog: pytest.LogCaptureFixture, outage: str, lines: int) -> None:
+    """That sessions may be accepted and extended unchecked is announced in the log."""
+    wrap(outage=outage)
+    assert ["outage=open" in record.message for record in caplog.records] == [True] * lines
+
+
 @pytest.mark.parametrize(("amnesia", "lines"), [("refuse", 0), ("accept", 1)])
 def test_accepting_amnesia_logs_a_warning(caplog: pytest.LogCaptureFixture, amnesia: str, lines: int) -> None:
     """That a loss of the store's data would revive sessions is announced in the log."""

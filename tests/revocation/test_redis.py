@@ -625,6 +625,28 @@ class TestFollowContract(SharedRevocationContract):
         return lambda options: open_store(redis_url + "?follow=1", options)
 
 
+@pytest.mark.parametrize(
+    ("options", "trusted"),
+    [
+        ({"appendfsync": "always"}, True),
+        ({"appendfsync": "everysec"}, False),
+        ({"appendfsync": "always", "no_appendfsync_on_rewrite": "yes"}, False),
+        ({"appendfsync": "always", "user": "blind on >hunter2 ~* &* +@all -config"}, False),
+        ({"appendfsync": "always", "appendonly": "no"}, False),
+    ],
+    ids=["always", "everysec", "not while it rewrites", "may not be asked", "no file"],
+)
+def test_a_restart_is_trusted_where_writes_are_on_disk(opened: Opener, options: dict[str, str], trusted: bool) -> None:
+    """A restarted server may have forgotten what it confirmed, unless it is known to write before it answers."""
+    with running(RedisServer(**{"appendonly": "yes", **options})) as server:
+        url = server.url.replace("redis://", "redis://blind:hunter2@") if "user" in options else server.url
+        store = opened(url)
+        (genesis,) = store.confirm([EVERYTHING])
+        server.kill()
+        server.start()
+        assert (store.confirm([EVERYTHING])[0] == genesis) is trusted
+
+
 def test_a_restart_while_an_answer_was_waiting(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the process is held up between an answer and taking it, contact was when it asked: a restart is noticed."""
     with running(RedisServer(appendonly="yes", appendfsync="everysec")) as server:
