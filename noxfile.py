@@ -6,6 +6,7 @@ nox.options.error_on_missing_interpreters = False  # named as skipped in nox's s
 nox.options.default_venv_backend = "venv"
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTEST = ["python", "-m", "pytest", "-n", "auto", "--dist", "loadfile"]
 
 
 @nox.session(python=PYTHONS)
@@ -24,4 +25,4 @@ def lowest(session: nox.Session) -> None:
 
 def run(session: nox.Session) -> None:
     session.run("python", "tests/fetch_redis.py", session.bin, silent=True)
-    session.run("python", ".ci/twice.py", *session.posargs)
+    session.run("python", ".ci/twice.py", *PYTEST, *session.posargs)

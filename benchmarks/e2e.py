@@ -59,7 +59,7 @@ OURS = [
     Entry("rollsession-follow", "still"),
     Entry("rollsession-follow", "roll"),
 ]
-#: The bare application that also calls the primitives: to open, or to open and seal, and nothing else.
+#: The bare application that also calls the primitives, to open, or to open and seal, and sends the headers for it.
 FLOORS = [Entry(FLOOR, "still"), Entry(FLOOR, "roll")]
 PEERS = [
     Entry("beaker-cookie", "roll"),

@@ -27,6 +27,7 @@ def functions() -> dict[str, Callable[[], Any]]:
     sessions, leases = context.cookies.parse(header)
     ((name, value),) = sessions
     lease_value = leases[name]
+    exchange = Exchange(context, header, now)
     presented = Presented(context, name, value, lease_value, now)
     record, text = presented.record, presented.record.data.decode()
     data = session._decode(text)[0]
@@ -36,7 +37,7 @@ def functions() -> dict[str, Callable[[], Any]]:
     given = [("Content-Type", "application/json"), ("Content-Length", "17")]
     return {
         "objects of the request": lambda: Exchange(context, header, int(context.clock() * 1000)),
-        "find a fresh stamp": lambda: context.cookies.all_stale(header, now - context.renew_after_ms, now + 1000),
+        "find a fresh stamp": exchange.looks_due,
         "take the header apart": lambda: context.cookies.parse(header),
         "recall what was opened": lambda: Presented(context, name, value, lease_value, now),
         "or open it anew: the session": lambda: context._open(name, value),

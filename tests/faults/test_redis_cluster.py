@@ -9,7 +9,7 @@ from redis.crc import key_slot
 
 from tests.faults.load import Load
 from tests.servers import ClusterGroup, running, wait_until
-from wsgi_rollsession.revocation.redis_link import CLUSTER_SHARDS
+from wsgi_rollsession.revocation.redis_cluster import CLUSTER_SHARDS
 from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
 
 STORE = "Redis Cluster (three primaries, a replica each)"

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,21 @@ def test_reads_cost_no_command_and_rolls_one(follow: Follow, redis_url: str, red
     counts = redis_server.commandstats()
     assert abs(counts["mget"] - counts.get("xread", 0) - 300) <= 1
     assert not {name for name in counts if name.startswith("eval")}
+
+
+def test_contact_was_when_it_asked(follow: Follow, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer says what the server knew when it was asked; by the time it is taken, there may be another server."""
+    store = follow(redis_url)
+    shards, (stream,) = store._shards, store._follower._streams
+    everything, asked = shards.everything, []
+
+    def noting(*args: Any) -> int:
+        asked.append(args[-1] == stream.asked_at)
+        return everything(*args)
+
+    monkeypatch.setattr(shards, "everything", noting)
+    wait_until(lambda: len(asked) > 1)
+    assert all(asked)
 
 
 def test_it_begins_with_everything_that_is_there(follow: Follow, redis_url: str, writer: RedisRevocations) -> None:

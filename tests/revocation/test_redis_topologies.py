@@ -17,7 +17,8 @@ from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
-from wsgi_rollsession.revocation.redis_link import CLUSTER_SHARDS, PRIMARY_CHECK
+from wsgi_rollsession.revocation.redis_cluster import CLUSTER_SHARDS
+from wsgi_rollsession.revocation.redis_link import PRIMARY_CHECK
 from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
 from wsgi_rollsession.testing import SharedRevocationContract
 

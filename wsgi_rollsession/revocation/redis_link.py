@@ -1,4 +1,4 @@
-"""Connections to Redis: a standalone server, the primary that Sentinels name, or the nodes of a cluster.
+"""Connections to Redis: to a server, or to the primary that Sentinels name. Those to a cluster are in ``redis_cluster``.
 
 A *link* carries commands to the server that holds a shard. redis-py makes the connections (TLS, users, protocol) and
 finds primaries; pooling, time-outs and retries are done here, for they are what the store promises its callers.
@@ -13,17 +13,9 @@ from copy import copy
 from typing import Any, Protocol
 
 import redis
-from redis import cluster as clusters
 from redis import connection as connections
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    MovedError,
-    NoPermissionError,
-    RedisClusterException,
-    TryAgainError,
-)
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -41,17 +33,9 @@ Greet = Callable[[Info], None]
 # redis-py has no types for these either.
 _unix: Any = connections.UnixDomainSocketConnection
 _sentinel: Any = Sentinel
-_cluster_node: Any = clusters.ClusterNode
-# In redis-py 5 only this parser knows a cluster's redirections; later all do, and it is gone.
-_redirections: Any = {"parser_class": clusters.ClusterParser} if hasattr(clusters, "ClusterParser") else {}
 
-#: Hash-tagged groups of keys in a cluster: {0} to {7}. A script touches one of them, and so one slot.
-CLUSTER_SHARDS = 8
 #: Seconds for which the Sentinels' word is taken, which server is the primary.
 PRIMARY_CHECK = 1.0
-#: How often a command follows a cluster's redirections, and seconds between tries while a slot is being moved.
-_REDIRECTIONS = 5
-_TRY_AGAIN_PAUSE = 0.02
 
 
 class Link(Protocol):
@@ -81,13 +65,17 @@ class Link(Protocol):
 def connect(address: RedisAddress, greet: Greet) -> Link:
     """The link to *address*. Nothing is connected until it is used."""
     if address.scheme == "redis+cluster":
+        from .redis_cluster import ClusterLink  # which is made of what is here
+
         return ClusterLink(address, greet)
     if address.scheme == "redis+sentinel":
-        sentinel = _sentinel(list(address.hosts), sentinel_kwargs=_options(address.sentinel, **_tls(address)))
+        sentinel = _sentinel(
+            list(address.hosts), sentinel_kwargs=redis_options(address.sentinel, **tls_options(address))
+        )
         return SentinelLink(address, lambda: _find_primary(sentinel, address.service), greet)
     if address.scheme == "unix":
-        return NodeLink(lambda: _unix(path=address.path, **_options(address.connection, db=address.db)), greet)
-    return NodeLink(lambda: _connection(address, *address.hosts[0]), greet)
+        return NodeLink(lambda: _unix(path=address.path, **redis_options(address.connection, db=address.db)), greet)
+    return NodeLink(lambda: make_connection(address, *address.hosts[0]), greet)
 
 
 def _find_primary(sentinel: Any, service: str) -> tuple[str, int]:
@@ -99,7 +87,7 @@ def _find_primary(sentinel: Any, service: str) -> tuple[str, int]:
     return found
 
 
-def _options(given: Any, **more: Any) -> dict[str, Any]:
+def redis_options(given: Any, **more: Any) -> dict[str, Any]:
     return {
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "socket_timeout": REPLY_TIMEOUT,
@@ -110,14 +98,14 @@ def _options(given: Any, **more: Any) -> dict[str, Any]:
     }
 
 
-def _tls(address: RedisAddress) -> dict[str, Any]:
+def tls_options(address: RedisAddress) -> dict[str, Any]:
     """For redis-py's clients, which choose the kind of connection by ``ssl``."""
     return {"ssl": address.tls} | {name: value for name, value in address.connection.items() if name.startswith("ssl_")}
 
 
-def _connection(address: RedisAddress, host: str, port: int, **more: Any) -> Connection:
+def make_connection(address: RedisAddress, host: str, port: int, **more: Any) -> Connection:
     kind: Any = connections.SSLConnection if address.tls else connections.Connection
-    return kind(**_options(address.connection, host=host, port=port, db=address.db, socket_keepalive=True, **more))
+    return kind(**redis_options(address.connection, host=host, port=port, db=address.db, socket_keepalive=True, **more))
 
 
 class NodeLink:
@@ -209,7 +197,7 @@ class SentinelLink(NodeLink):
     def _make_connection(self) -> Connection:
         self._primary = self._find()
         self._check_at = time.monotonic() + PRIMARY_CHECK
-        return _connection(self._address, *self._primary)
+        return make_connection(self._address, *self._primary)
 
     def is_current(self, connection: Connection) -> bool:
         begun = time.monotonic()
@@ -263,108 +251,3 @@ def parse_info(reply: bytes) -> Info:
         if colon:
             found[name] = int(value) if value.isdecimal() else value
     return found
-
-
-def _redirection(answer: Answer) -> redis.RedisError | None:
-    kinds = AskError, MovedError, TryAgainError
-    return next((reply for reply in answer[0] if isinstance(reply, kinds)), None)
-
-
-class ClusterLink:
-    """The nodes of a cluster, each with its own idle connections."""
-
-    shards = CLUSTER_SHARDS
-
-    def __init__(self, address: RedisAddress, greet: Greet) -> None:
-        self._address = address
-        self._greet = greet
-        self._nodes: dict[tuple[str, int], NodeLink] = {}
-        self._owners: list[tuple[str, int]] | None = None
-        self._cluster: Any = None
-
-    def exchange(self, shard: int, commands: Sequence[Command], *, retry: bool) -> Answer:
-        answer: Answer = [], {}
-        for attempt in range(_REDIRECTIONS):
-            owner = self._owner(shard)
-            try:
-                answer = self._node(owner).exchange(shard, commands, retry=retry)
-            except redis.TimeoutError:
-                self.forget()
-                raise
-            except (redis.ConnectionError, OSError):
-                self.forget()  # a replica may have been promoted meanwhile
-                if not retry or attempt or self._owner(shard) == owner:
-                    raise
-                continue
-            # A redirected command was not carried out, and the others name no key: all of them are sent again.
-            if isinstance(error := _redirection(answer), AskError):
-                answer = self._ask_importing_node(shard, error, commands, retry)
-                error = _redirection(answer)
-            if error is None:
-                if any(isinstance(reply, (redis.ReadOnlyError, ClusterDownError)) for reply in answer[0]):
-                    self.forget()
-                return answer
-            if isinstance(error, TryAgainError):  # the keys are on both nodes at the moment
-                time.sleep(_TRY_AGAIN_PAUSE)
-            else:
-                self.forget()
-        return answer
-
-    def _ask_importing_node(self, shard: int, error: AskError, commands: Sequence[Command], retry: bool) -> Answer:
-        asking: list[Command] = []
-        for command in commands:
-            asking += [("ASKING",), command]
-        replies, info = self._node((error.host, error.port)).exchange(shard, asking, retry=retry)
-        return replies[1::2], info
-
-    def open(self, shard: int) -> tuple[Connection, Info]:
-        try:
-            return self._node(self._owner(shard)).open(shard)
-        except (redis.RedisError, OSError):
-            self._owners = None
-            raise
-
-    def is_current(self, connection: Connection) -> bool:
-        return True  # the nodes tell each other, and answer with a redirection
-
-    def forget(self) -> None:
-        self._owners = None
-
-    def _node(self, owner: tuple[str, int]) -> NodeLink:
-        node = self._nodes.get(owner)
-        if node is None:
-            node = NodeLink(lambda: _connection(self._address, *owner, **_redirections), self._greet)
-            node = self._nodes.setdefault(owner, node)
-        return node
-
-    def _owner(self, shard: int) -> tuple[str, int]:
-        owners = self._owners
-        if owners is None:
-            owners = self._owners = self._discover()
-        return owners[shard]
-
-    def _discover(self) -> list[tuple[str, int]]:
-        """Ask the cluster who holds which shard."""
-        try:
-            return self._ask_topology()
-        except RedisClusterException as error:  # not a redis.RedisError, for once
-            raise redis.ConnectionError(str(error)) from error
-
-    def _ask_topology(self) -> list[tuple[str, int]]:
-        if self._cluster is None:
-            nodes = [_cluster_node(host, port) for host, port in self._address.hosts]
-            options = _options(self._address.connection, **_tls(self._address))
-            self._cluster = redis.RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
-        else:
-            self._cluster.nodes_manager.initialize()
-        owners = []
-        for shard in range(self.shards):
-            node = self._cluster.nodes_manager.get_node_from_slot(self._cluster.keyslot(f"{{{shard}}}"))
-            owners.append((node.host, int(node.port)))
-        return owners
-
-    def close(self) -> None:
-        for node in self._nodes.values():
-            node.close()
-        if self._cluster is not None:
-            self._cluster.close()
