@@ -1,4 +1,4 @@
-"""Connections to Redis: to a server, or to the primary that Sentinels name. Those to a cluster are in ``redis_cluster``.
+"""Connections to Redis: to a server, or to the primary that Sentinels name (to a cluster: ``redis_cluster``).
 
 A *link* carries commands to the server that holds a shard. redis-py makes the connections (TLS, users, protocol) and
 finds primaries; pooling, time-outs and retries are done here, for they are what the store promises its callers.
