@@ -37,7 +37,7 @@ def functions() -> dict[str, Callable[[], Any]]:
     given = [("Content-Type", "application/json"), ("Content-Length", "17")]
     return {
         "objects of the request": lambda: Exchange(context, header, int(context.clock() * 1000)),
-        "find a fresh stamp": exchange.looks_due,
+        "find a fresh stamp": exchange._looks_due,
         "take the header apart": lambda: context.cookies.parse(header),
         "recall what was opened": lambda: Presented(context, name, value, lease_value, now),
         "or open it anew: the session": lambda: context._open(name, value),

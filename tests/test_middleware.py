@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import re
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from wsgiref.util import FileWrapper
@@ -516,6 +518,35 @@ def test_the_clock_is_read_once(clock: Clock) -> None:
         browser.do(handler)
         clock.advance(100)
         assert len(reads) == number
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [untouched, get("user"), put("a", 1), lambda s: s.regenerate(), lambda s: s.save(), lambda s: s.invalidate()],
+    ids=["untouched", "read", "write", "regenerate", "save", "invalidate"],
+)
+@pytest.mark.parametrize("later", [1, 100], ids=["fresh", "due"])
+def test_a_session_is_gone_with_its_request(clock: Clock, handler: Any, later: int) -> None:
+    """A request leaves no cycles: what it needed is freed at its end, not when the garbage collector comes by."""
+    held = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        held.append(weakref.ref(environ[SESSION]))
+        handler(environ[SESSION])
+        start_response("200 OK", [])
+        return []
+
+    wrapped = wrap(clock)
+    browser = Browser(wrapped, clock)
+    browser.do(login("alice"))
+    clock.advance(later)
+    wrapped._application = application
+    gc.disable()
+    try:
+        wrapped(environ(browser), lambda status, headers, exc_info=None: None)
+        assert held[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_webob(clock: Clock) -> None:

@@ -74,7 +74,7 @@ def together(*mutations: Callable[[], AbstractContextManager[Any]]) -> Callable[
 # Doubles
 
 _refused, _extended = policy.refused, policy.extended
-_rank, _unpack, _unpack_lease, _regenerate = exchange._rank, token.unpack, seal.unpack_lease, Exchange.regenerate
+_rank, _unpack, _unpack_lease, _regenerate = exchange._rank, token.unpack, seal.unpack_lease, Exchange._begin_anew
 _everyone, _open_session, _seal_session, _set = (
     Exchange._everyone,
     presented.open_session,
@@ -202,7 +202,7 @@ MUTANTS: dict[str, Mutant] = {
         [Row("S1 S2 resurrection", "read", "alice"), Row("S5 stale overwrite", "read", None)],
     ),
     "every response writes": Mutant(
-        replace(Exchange, "_changed", lambda self, raw: self._base is not None or raw is not self.session._record.data),
+        replace(Exchange, "_changed", lambda self, raw: self._base is not None or raw is not self._record.data),
         [
             Row("S5 stale overwrite", "read", None),
             Test(invariants.test_invariant_3_keys_are_rotated_by_writes_only, "only a write sends the session"),
@@ -274,7 +274,7 @@ MUTANTS: dict[str, Mutant] = {
         [Test(invariants.test_invariant_1_a_logout_ends_more_sessions_than_are_examined, "an older session was left")],
     ),
     "regenerate() leaves the old session alone": Mutant(
-        replace(Exchange, "regenerate", regenerate_and_leave),
+        replace(Exchange, "_begin_anew", regenerate_and_leave),
         [Test(invariants.test_invariant_1_regenerate_ends_the_old_session, "the id from before the login")],
     ),
     "emptying is no logout": Mutant(
@@ -292,7 +292,7 @@ MUTANTS: dict[str, Mutant] = {
         [Test(invariants.test_invariant_1_log_out_everywhere, "a login right after log out everywhere works")],
     ),
     "a login lifts the fence of its tag": Mutant(
-        replace(Exchange, "regenerate", regenerate_and_lift),
+        replace(Exchange, "_begin_anew", regenerate_and_lift),
         [Test(invariants.test_invariant_1_log_out_everywhere, "the login revived an old cookie")],
     ),
     "the fence's lifetime is too short": Mutant(

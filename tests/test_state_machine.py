@@ -251,8 +251,7 @@ class Histories(RuleBasedStateMachine):
     def peek(self, cookies: dict[str, str], process: RollSession) -> tuple[str | None, dict[str, Any], int]:
         """The session, its data and version that these cookies give, without any effect."""
         header = "; ".join(f"{name}={value}" for name, value in cookies.items())
-        exchange = Exchange(process._context, header, self.ms())
-        session = exchange.session
+        session = Exchange(process._context, header, self.ms())
         if session.is_new:
             return None, {}, 0
         return session.id, dict(session), session.version

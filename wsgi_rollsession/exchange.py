@@ -18,15 +18,17 @@ from .policy import CLOCK_TOLERANCE_MS, FINAL, OVER, Why
 from .presented import Context, Presented
 from .revocation.clock import next_not_before
 from .revocation.fence import ENDED, EVERYTHING, session_digest
-from .seal import LIMIT, Unsealable, seal_lease, seal_session
+from .seal import LIMIT, Unsealable, peek, seal_lease, seal_session
 from .session import EMPTY, Session, _encode
-from .token import ESTABLISHED, NEVER, UNCHECKED, UNLIMITED, Lease, Record
+from .token import ESTABLISHED, NEVER, UNCHECKED, UNLIMITED, Record
 
 log = logging.getLogger("wsgi_rollsession")
 
 
-class Exchange:
-    """The session of one request. Used by one thread.
+class Exchange(Session):
+    """The session of one request, as its cookies have it. Used by one thread.
+
+    Nothing that it refers to refers to it: it is gone with its request, and does not wait for the garbage collector.
 
     Args:
         header: the Cookie header, whatever it holds.
@@ -40,7 +42,7 @@ class Exchange:
     _beyond = False  # the sessions past CANDIDATES have been opened too
     _base: Presented | None = None  # the session as the browser holds it; None if it holds none, or another by now
     _lost: Why | None = None  # why the session that was loaded is not alive any more: its data must not live on
-    _unsent = False  # session._record is sealed already, by save(), and the browser lacks it
+    _unsent = False  # self._record is sealed already, by save(), and the browser lacks it
     _doomed: dict[str, bool]  # session cookies to delete -> whether there is a lease to delete
     _gave_up = False
     _confirmed = False  # what load() was told is authoritative, and the response starts right now
@@ -49,7 +51,6 @@ class Exchange:
         self._context = context
         self._header = header
         self._now = now
-        self.session = Session(self)
 
     # Loading
 
@@ -61,7 +62,7 @@ class Exchange:
         return sessions
 
     @property
-    def presents(self) -> bool:
+    def _presents(self) -> bool:
         """Whether the request carries anything that looks like a session."""
         return bool(self._parse())
 
@@ -74,7 +75,7 @@ class Exchange:
                 log.info("session cookie %r refused: %s", name, error)
         return found
 
-    def load(self) -> None:
+    def _find(self) -> None:
         """Find the session: of those presented that are alive, the latest login, else the latest."""
         self._doomed = {}
         presented = self._presented = self._open(self._parse()[-CANDIDATES:])
@@ -92,14 +93,14 @@ class Exchange:
         else:
             if self._doomed:
                 self._doomed.pop(base.name, None)  # a header may hold a name twice
-            self.session._adopt(base.record, new=False)
+            self._adopt(base.record, new=False)
 
     def _judge(self, presented: Sequence[Presented]) -> None:
         """Ask the fences, in one question, about those that the clock has not ended."""
         if len(presented) == 1:  # as nearly always
             one = presented[0]
             if one.why is None:
-                one.judge(self._lookup(one.keys))
+                one.why = one.refused(self._lookup(one.keys))
             return
         living = [each for each in presented if each.why is None]
         if living:
@@ -107,7 +108,7 @@ class Exchange:
             start = 0
             for each in living:
                 stop = start + len(each.keys)
-                each.judge(numbers[start:stop])
+                each.why = each.refused(numbers[start:stop])
                 start = stop
 
     def _lookup(self, keys: tuple[bytes, ...]) -> Sequence[int]:
@@ -122,7 +123,7 @@ class Exchange:
 
     def _begin(self) -> None:
         """Start over, with nothing."""
-        self.session._adopt(self._new_record(0, (0,), (), self._absolute_end()), new=True)
+        self._adopt(self._new_record(0, (0,), (), self._absolute_end()), new=True)
 
     def _new_record(self, flags: int, passed: tuple[int, ...], tags: tuple[bytes, ...], ends: int) -> Record:
         """A session that nobody holds yet: version 0."""
@@ -164,7 +165,7 @@ class Exchange:
 
         Also of those that are not alive as presented: their browser may hold a later version, or lease, by now.
         """
-        record = self.session._record
+        record = self._record
         if not self._beyond:
             self._beyond = True
             more = self._open(self._parse()[-PRESENTED:-CANDIDATES])
@@ -174,7 +175,7 @@ class Exchange:
             keys[session_digest(record.id)[:16]] = None
         return list(keys)
 
-    def invalidate(self) -> None:
+    def _end(self) -> None:
         keys = self._everyone()
         if keys:
             self._context.store.fence(keys, ENDED)
@@ -191,9 +192,9 @@ class Exchange:
         self._lost = None
         self._unsent = False
 
-    def regenerate(self, tags: tuple[bytes, ...] | None, others: bytes | None = None) -> None:
-        session, context, base = self.session, self._context, self._base
-        record = session._record
+    def _begin_anew(self, tags: tuple[bytes, ...] | None, others: bytes | None = None) -> None:
+        context, base = self._context, self._base
+        record = self._record
         # The data of a session that has ended must not go on in another. Those of an anonymous one may, in a login that
         # was under way when it ended: a login button that was pressed twice, say. With strict, no old version may.
         asks = context.strict or bool(record.tags or record.flags & ESTABLISHED)
@@ -235,10 +236,10 @@ class Exchange:
         ends = self._absolute_end()
         if keeps_end:  # and today's, if that is shorter than the one stamped
             ends = record.ends if base is None else base.ends
-        data = session._read()
+        data = self._read()
         self._leave(fenced=confirmed)
-        session._adopt(self._new_record(ESTABLISHED, passed, tags, ends), new=True)
-        session._data, session._suspect, session._nested = data, True, True
+        self._adopt(self._new_record(ESTABLISHED, passed, tags, ends), new=True)
+        self._data, self._suspect, self._nested = data, True, True
 
     def _revoke_others(self, index: int, tag: bytes, passed: tuple[int, ...]) -> tuple[int, ...]:
         """Raise a tag's fence from the number that this session has been found to pass, and pass the new one too."""
@@ -250,17 +251,17 @@ class Exchange:
             self._lose(Why.TAG)
         return (*passed[: 1 + index], number, *passed[2 + index :])
 
-    def save(self) -> None:
-        raw = self.session._dump()
+    def _keep(self) -> None:
+        raw = self._dump()
         if self._emptied(raw):
-            self.invalidate()
+            self._end()
         elif self._changed(raw):
             self._seal(raw, extends=True)  # checks all there is to check; the response seals it again
         elif self._base is not None or self._unsent or self._lost is not None:
             self._check()
 
     def _changed(self, raw: bytes) -> bool:
-        record = self.session._record
+        record = self._record
         return raw is not record.data or (record.version == 0 and bool(record.tags))
 
     def _emptied(self, raw: bytes) -> bool:
@@ -268,11 +269,11 @@ class Exchange:
 
     # What the response carries
 
-    def commit(self, wants_roll: Callable[[], bool]) -> tuple[list[str], bool]:
+    def _commit(self, wants_roll: Callable[[], bool]) -> tuple[list[str], bool]:
         """The values of the response's Set-Cookie headers, and whether the session itself is among them.
 
         Called when the response starts, and again if it starts over; unless the session was not loaded and nothing
-        ``looks_due``.
+        ``_looks_due``.
 
         Args:
             wants_roll: asked only if the session is due to be rolled, or was written.
@@ -283,71 +284,74 @@ class Exchange:
                 or the outage policy refuses the write.
             After any of these, a second call does what can be done without the change that failed.
         """
-        session = self.session
-        if not session._loaded:
+        if not self._loaded:  # so nothing can have been changed
             if not wants_roll():
-                session._committed = True
+                self._committed = True
                 return _NOTHING
             self._confirmed = True  # the handler is done: one question is as good as two
             try:
-                session._load()
+                self._load()
             except BaseException:
                 self._confirmed = False
                 raise
-            wants_roll = _yes
-        session._committed = True
-        if self._gave_up:
+            self._committed = True
+            written, lease = self._roll_if_due(_yes)
+        elif self._gave_up:
+            self._committed = True
             written, lease = self._decide_again(wants_roll)
         else:
-            self._gave_up = True  # until it went well
-            written, lease = self._decide(session._dump(), wants_roll)
+            self._committed = self._gave_up = True  # until it went well
+            written, lease = self._decide(self._dump(), wants_roll)
             self._gave_up = False
         if len(self._presented) > 1:
             self._end_others()
-        if written is None and lease is None and not self._doomed:
-            return _NOTHING
-        cookies = self._context.cookies
         set_cookies = [each for each in (written, lease) if each is not None]
-        for name, has_lease in self._doomed.items():
-            if written is None or cookies.isolated:
-                set_cookies.append(cookies.delete(name))
-            if has_lease:
-                set_cookies.append(cookies.delete(cookies.lease_name(name)))
+        if self._doomed:
+            cookies = self._context.cookies
+            for name, has_lease in self._doomed.items():
+                if written is None or cookies.isolated:
+                    set_cookies.append(cookies.delete(name))
+                if has_lease:
+                    set_cookies.append(cookies.delete(cookies.lease_name(name)))
         return set_cookies, written is not None
 
-    def looks_due(self) -> bool:
+    def _looks_due(self) -> bool:
         """Whether a roll looks due, by time stamps that are not authenticated: whoever forges them gets less."""
         context, now = self._context, self._now
+        if not context.rolls:
+            return False
+        if not context.renew_after_ms:  # whatever they say, but for a clock that is ahead: _decide sees to that
+            return bool(self._parse())
         # A stamp that no clock of ours can have made counts for nothing.
-        return context.rolls and context.cookies.all_stale(
-            self._header, now - context.renew_after_ms, now + CLOCK_TOLERANCE_MS
-        )
+        since, until = now - context.renew_after_ms, now + CLOCK_TOLERANCE_MS
+        if since < context.cookies.last_stamp(self._header) <= until:
+            return False  # as for most requests
+        sessions = self._parse()[-CANDIDATES:]
+        values = [*(value for _, value in sessions), *(self._leases.get(name, "") for name, _ in sessions)]
+        return bool(values) and not any(since < peek(value) <= until for value in values)
 
     def _decide(self, raw: bytes, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
         """The Set-Cookie values of session and lease."""
-        context, base, unsent = self._context, self._base, self._unsent
         changed = self._changed(raw)
-        if not (changed or unsent):
-            if base is None or not context.rolls or self._now - base.seen < context.renew_after_ms or not wants_roll():
-                return None, None
-            return self._roll(base)
+        if not (changed or self._unsent):
+            return self._roll_if_due(wants_roll)
         if changed and self._emptied(raw):
-            self.invalidate()
+            self._end()
             return None, None
         try:
-            return self._seal(raw if changed else None, extends=base is None or wants_roll()), None
+            return self._seal(raw if changed else None, extends=self._base is None or wants_roll()), None
         except SessionConflict as error:
-            log.warning("session %s: a write was dropped: %s", self.session.id, error)
+            log.warning("session %s: a write was dropped: %s", self.id, error)
             return None, None
 
     def _decide_again(self, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
         """As ``_decide``, without the change that failed: what was saved before it is kept. Raises nothing."""
-        if not self._unsent and self.session._record.version == 0:
+        if not self._unsent and self._record.version == 0:
             return None, None
         try:
-            return self._decide(self.session._record.data, wants_roll)
+            return self._decide(self._record.data, wants_roll)
         except (SessionTooLarge, StoreUnavailable) as error:
-            log.error("session %s: not sent: %s", self.session.id, error)
+            log.error("session %s: not sent: %s", self.id, error)
             return None, None
 
     def _check(self) -> bool:
@@ -379,14 +383,14 @@ class Exchange:
         """Those of the fences that apply to the session, as it is by now."""
         if self._base is not None:
             return self._base.keys
-        record = self.session._record
+        record = self._record
         return (EVERYTHING, session_digest(record.id)[:16], *record.tags)
 
     def _refused(self, numbers: Sequence[int]) -> Why | None:
         """Why the fences *numbers*, those of ``_keys``, refuse the session, or None."""
-        record = self.session._record
+        record = self._record
         if record.version == 0 and not record.flags & ESTABLISHED:  # it begins now
-            record = self.session._record = record._replace(passed=(numbers[0],))
+            record = self._record = record._replace(passed=(numbers[0],))
         return policy.refused(record.created, max(record.version, 1), record.passed, numbers)
 
     def _seal(self, raw: bytes | None, *, extends: bool) -> str:
@@ -394,9 +398,9 @@ class Exchange:
 
         *extends*: the write is activity that keeps the session alive.
         """
-        context, session, base = self._context, self.session, self._base
+        context, base = self._context, self._base
         confirmed = self._check()
-        record, idle, issued = session._record, context.idle_s, self._now
+        record, idle, issued = self._record, context.idle_s, self._now
         if base is None:  # begun in this request: no older copy exists
             version = 1
         else:
@@ -413,7 +417,7 @@ class Exchange:
         set_cookie = self._session_cookie(sealed, issued)
         if context.strict and base is not None and not context.store.advance(base.key, record.version, version):
             self._lose(Why.SUPERSEDED)
-        session._record = sealed
+        self._record = sealed
         self._unsent = True
         return set_cookie
 
@@ -433,13 +437,19 @@ class Exchange:
             left = min(left, record.idle)  # it is sent again with every roll
         set_cookie = context.cookies.set(name, value, max(left, 0))
         if len(set_cookie) > LIMIT:
-            sizes = sorted(((len(_encode(value)), key) for key, value in self.session.items()), reverse=True)
+            sizes = sorted(((len(_encode(value)), key) for key, value in self.items()), reverse=True)
             largest = ", ".join(f"{key!r} ({size} bytes)" for size, key in sizes[:3])
             raise SessionTooLarge(
                 f"the session cookie would have {len(set_cookie)} bytes and browsers accept {LIMIT};"
                 f" the largest keys are {largest}"
             )
         return set_cookie
+
+    def _roll_if_due(self, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
+        context, base = self._context, self._base
+        if base is None or not context.rolls or self._now - base.seen < context.renew_after_ms or not wants_roll():
+            return None, None
+        return self._roll(base)
 
     def _roll(self, base: Presented) -> tuple[str | None, str | None]:
         context, now, record = self._context, self._now, base.record
@@ -453,7 +463,7 @@ class Exchange:
                 numbers = context.store.recall(base.keys)
             why = base.refused(numbers)
             if why is not None:
-                log.info("session %s not rolled: %s", self.session.id, why.value)
+                log.info("session %s not rolled: %s", self.id, why.value)
                 base.why = why
                 self._doom(base)
                 self._base = None
@@ -464,7 +474,7 @@ class Exchange:
             ), None
         left = (base.ends - now) // 1000
         name = context.cookies.lease_name(base.name)
-        value = seal_lease(context.ring, name, record.id, Lease(now, base.idle, record.version))
+        value = seal_lease(context.ring, name, record.id, (now, base.idle, record.version))
         return None, context.cookies.set(name, value, min(left, base.idle))
 
     def _end_others(self) -> None:

@@ -78,13 +78,12 @@ class RollSession:
                 " received one that only this process sees; a logout would not reach the others"
             )
         context = self._context
-        exchange = Exchange(context, environ.get("HTTP_COOKIE", ""), int(context.clock() * 1000))
-        session = environ[SESSION] = exchange.session
+        session = environ[SESSION] = Exchange(context, environ.get("HTTP_COOKIE", ""), int(context.clock() * 1000))
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
             was_read = session._loaded
-            if was_read or exchange.looks_due():
-                set_cookies, session_sent = exchange.commit(lambda: self._wants_roll(environ, headers))
+            if was_read or session._looks_due():
+                set_cookies, session_sent = session._commit(lambda: self._wants_roll(environ, headers))
                 headers = _merged(headers, set_cookies, session_sent, was_read)
             else:  # as after most requests
                 session._committed = True
@@ -94,11 +93,11 @@ class RollSession:
 
         if not self._closed:
             return self._application(environ, start)
-        return self._or_unavailable(exchange, environ, start, start_response)
+        return self._or_unavailable(session, environ, start, start_response)
 
     def _or_unavailable(
         self,
-        exchange: Exchange,
+        session: Exchange,
         environ: dict[str, Any],
         start: Callable[..., Any],
         start_response: Callable[..., Any],
@@ -119,8 +118,8 @@ class RollSession:
             return _unavailable(start_response)
 
         try:
-            if exchange.presents:
-                exchange.session._ensure_loaded()
+            if session._presents:
+                session._ensure_loaded()
             result = self._application(environ, starting)
         except StoreUnavailable:
             return otherwise()

@@ -78,7 +78,7 @@ def refused(created: int, version: int, passed: Sequence[int], numbers: Sequence
         return Why.EVERYTHING
     if version < numbers[1]:
         return Why.ENDED if numbers[1] == ENDED else Why.SUPERSEDED
-    for number, old in zip(numbers[2:], passed[1:]):
-        if number > old and created <= number * 1000:
+    for at in range(2, len(numbers)):
+        if numbers[at] > passed[at - 1] and created <= numbers[at] * 1000:
             return Why.TAG
     return None

@@ -124,7 +124,3 @@ class Presented:
         """Why the fences *numbers*, those of ``keys``, refuse it, or None."""
         record = self.record
         return policy.refused(record.created, record.version, record.passed, numbers)
-
-    def judge(self, numbers: Sequence[int]) -> None:
-        """Take the answer of the fences."""
-        self.why = self.refused(numbers)

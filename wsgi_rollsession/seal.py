@@ -10,8 +10,7 @@ cookie's full name; for a lease the session id too. So a value opens under its o
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from functools import lru_cache
 from hmac import compare_digest
 from os import urandom
@@ -27,6 +26,7 @@ VERSION = b"\x01"
 LIMIT = 4096
 _SESSION_LABEL = b"wsgi_rollsession/v1/session\0"
 _LEASE_LABEL = b"wsgi_rollsession/v1/lease\0"
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 _CLEAR = 11  # version, key id, issued
 _SEALED = _CLEAR + NONCE_SIZE
@@ -58,6 +58,11 @@ def _stamp(text: str) -> int:
         return 0
 
 
+def _encoded(sealed: bytes) -> str:
+    """The base64url of a multiple of three bytes, which needs no padding."""
+    return b2a_base64(sealed, newline=False).translate(_URL_SAFE).decode("ascii")
+
+
 def _decoded(value: str) -> bytes:
     """The bytes of base64url without padding, whose length is a multiple of four.
 
@@ -81,7 +86,7 @@ def seal_session(ring: KeyRing, name: str, issued: int, plaintext: bytes) -> str
     clear = VERSION + key.id + issued.to_bytes(6, "big")
     nonce = urandom(NONCE_SIZE)
     sealed = key.session_aead.seal(nonce, plaintext, _SESSION_LABEL + clear + name.encode("ascii"))
-    return urlsafe_b64encode(clear + nonce + sealed).decode("ascii")
+    return _encoded(clear + nonce + sealed)
 
 
 def open_session(ring: KeyRing, name: str, value: str) -> tuple[int, bytes]:
@@ -109,12 +114,12 @@ def open_session(ring: KeyRing, name: str, value: str) -> tuple[int, bytes]:
     return int.from_bytes(clear[5:], "big"), plaintext
 
 
-def seal_lease(ring: KeyRing, name: str, session_id: bytes, lease: Lease) -> str:
-    """The value of the lease cookie *name*, bound to one session."""
+def seal_lease(ring: KeyRing, name: str, session_id: bytes, lease: tuple[int, int, int]) -> str:
+    """The value of the lease cookie *name*, bound to one session. *lease* is a ``Lease``, or a tuple as good as one."""
     key = ring.newest
     clear = VERSION + key.id + pack_lease(lease)
     mac = key.lease_mac.digest(_LEASE_LABEL + clear + session_id + name.encode("ascii"))
-    return urlsafe_b64encode(clear + mac[:_MAC_SIZE]).decode("ascii")
+    return _encoded(clear + mac[:_MAC_SIZE])
 
 
 def open_lease(ring: KeyRing, name: str, session_id: bytes, value: str) -> Lease:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, MutableMapping
 from datetime import datetime, timezone
 from json import JSONDecoder, JSONEncoder
-from typing import Any, Protocol
+from typing import Any
 
 from .errors import SessionCommitted, SessionValueError
 from .revocation.fence import tag_key
@@ -27,19 +28,6 @@ class Tags(frozenset[bytes]):
         return super().__contains__(tag_key(tag) if isinstance(tag, str) else tag)
 
 
-class Owner(Protocol):
-    """What a session asks of the request that it belongs to."""
-
-    def load(self) -> None:
-        """Fill in the session that the request presents, if there is one."""
-
-    def regenerate(self, tags: tuple[bytes, ...] | None, others: bytes | None = None) -> None: ...
-
-    def invalidate(self) -> None: ...
-
-    def save(self) -> None: ...
-
-
 class Session(MutableMapping[str, Any]):
     """A mapping from strings to JSON values. Nested changes are noticed; tuples come back as lists.
 
@@ -48,16 +36,13 @@ class Session(MutableMapping[str, Any]):
     """
 
     # Class attributes are the initial values: most requests leave most of them as they are.
-    _loaded = False  # whether the owner has been asked
+    _loaded = False  # whether anybody has asked for it
     _record: Record  # what was loaded, or last sealed
     _new = True
     _data: dict[str, Any] | None = None  # parsed only if somebody looks
     _suspect = False  # something was assigned, or a mutable value was handed out
     _nested = False  # a mutable value was assigned or handed out: its insides may have changed
     _committed = False
-
-    def __init__(self, owner: Owner) -> None:
-        self._owner = owner
 
     # The mapping
 
@@ -73,7 +58,7 @@ class Session(MutableMapping[str, Any]):
     def _load(self) -> None:
         self._loaded = True
         try:
-            self._owner.load()
+            self._find()
         except BaseException:
             self._loaded = False
             raise
@@ -176,7 +161,7 @@ class Session(MutableMapping[str, Any]):
             SessionCommitted
         """
         self._change()
-        self._owner.regenerate(None if tags is None else _tag_keys(tags))
+        self._begin_anew(None if tags is None else _tag_keys(tags))
 
     def revoke_others(self, tag: str) -> None:
         """Log out everywhere else: end every other session with *tag*, one of this session's, and regenerate this one.
@@ -188,7 +173,7 @@ class Session(MutableMapping[str, Any]):
             SessionCommitted
         """
         self._change()
-        self._owner.regenerate(None, others=tag_key(tag))
+        self._begin_anew(None, others=tag_key(tag))
 
     def invalidate(self) -> None:
         """End every session that the request presented, on every machine, and forget the data.
@@ -199,7 +184,7 @@ class Session(MutableMapping[str, Any]):
             StoreUnavailable: the store did not confirm it. **The sessions may still be alive**: tell the user.
         """
         self._ensure_loaded()
-        self._owner.invalidate()
+        self._end()
 
     def save(self) -> None:
         """Check the session, and seal it if it changed, now rather than when the response starts, which carries it.
@@ -210,9 +195,27 @@ class Session(MutableMapping[str, Any]):
             StoreUnavailable: as the outage policy has it.
         """
         self._change()
-        self._owner.save()
+        self._keep()
 
-    # For the owner
+    # What the request that it belongs to does for it: ``exchange.Exchange``
+
+    @abstractmethod
+    def _find(self) -> None:
+        """Adopt the session that the request presents, or a new one."""
+
+    @abstractmethod
+    def _begin_anew(self, tags: tuple[bytes, ...] | None, others: bytes | None = None) -> None:
+        """``regenerate``, with the keys of the tags; *others*: of the tag whose other sessions end."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """``invalidate``."""
+
+    @abstractmethod
+    def _keep(self) -> None:
+        """``save``."""
+
+    # For that
 
     def _adopt(self, record: Record, *, new: bool) -> None:
         """Become the session of *record*."""

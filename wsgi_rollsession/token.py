@@ -95,9 +95,10 @@ def unpack(plaintext: bytes) -> Record:
     return Record(id_, version, created, idle, ends, flags, passed, tags, plaintext[start : start + length])
 
 
-def pack_lease(lease: Lease) -> bytes:
+def pack_lease(lease: tuple[int, int, int]) -> bytes:
     """The clear bytes of a lease, without version and key id in front and the code behind."""
-    return _LEASE.pack(lease.renewed >> 32, lease.renewed & 0xFFFF_FFFF, lease.idle, lease.version)
+    renewed, idle, version = lease
+    return _LEASE.pack(renewed >> 32, renewed & 0xFFFF_FFFF, idle, version)
 
 
 def unpack_lease(packed: bytes) -> Lease:
