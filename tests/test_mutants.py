@@ -86,7 +86,7 @@ _call = RollSession.__call__
 
 def resend(self: Exchange, base: Presented) -> Any:
     """A roll as everybody else does it: the session cookie again."""
-    if base.refused(self._context.store.confirm(base.keys)) is not None:
+    if policy.refused(base.record, self._context.store.confirm(base.keys)) is not None:
         return None, None
     return self._session_cookie(base.record, self._now), None
 
@@ -114,7 +114,7 @@ def call_and_remember(self: RollSession, environ: Any, start_response: Any) -> A
 
 
 def roll_with_the_time_after_the_check(self: Exchange, base: Presented) -> Any:
-    if base.refused(self._context.store.confirm(base.keys)) is not None:
+    if policy.refused(base.record, self._context.store.confirm(base.keys)) is not None:
         return None, None
     return _lease(self, base, int(_latest[0]._context.clock() * 1000))
 
@@ -282,13 +282,11 @@ MUTANTS: dict[str, Mutant] = {
         [Test(invariants.test_invariant_1_emptying_is_a_logout, "cleared but not ended")],
     ),
     "the fences of tags are ignored": Mutant(
-        replace(policy, "refused", lambda *session: _refused(*session[:3], session[3][:2])),
+        replace(policy, "refused", lambda record, numbers: _refused(record, numbers[:2])),
         [Test(invariants.test_invariant_1_log_out_everywhere, "the tag's sessions have ended")],
     ),
     "a login does not pass the fences that exist": Mutant(
-        replace(
-            policy, "refused", lambda created, version, passed, numbers: _refused(created, version, bytes(40), numbers)
-        ),
+        replace(policy, "refused", lambda record, numbers: _refused(record._replace(passed=bytes(40)), numbers)),
         [Test(invariants.test_invariant_1_log_out_everywhere, "a login right after log out everywhere works")],
     ),
     "a login lifts the fence of its tag": Mutant(
@@ -304,7 +302,7 @@ MUTANTS: dict[str, Mutant] = {
         [Test(invariants.test_invariant_5_the_set_is_bounded, "more than one lifetime's fences")],
     ),
     "genesis is ignored": Mutant(
-        replace(policy, "refused", lambda *session: _refused(*session[:3], [0, *session[3][1:]])),
+        replace(policy, "refused", lambda record, numbers: _refused(record, [0, *numbers[1:]])),
         [
             Test(invariants.test_invariant_6_a_store_that_lost_its_data_refuses, "from before the loss"),
             Test(invariants.test_invariant_1_revoke_session_and_everything, "everything was revoked"),

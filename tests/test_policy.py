@@ -133,7 +133,8 @@ def test_refused(
 
     But not by a number that the same fence had when the session began.
     """
-    assert refused(created, version, passed, numbers) is why
+    session = record(version=version, created=created)._replace(passed=passed)
+    assert refused(session, numbers) is why
 
 
 @pytest.mark.parametrize("why", Why)

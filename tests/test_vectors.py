@@ -161,8 +161,8 @@ def test_judgements(vector: dict[str, Any]) -> None:
     """Fences refuse the sessions that the vectors say they refuse, by both implementations."""
     passed = (vector["passed"], *vector["tags"])
     numbers = (vector["everything"], vector["own"], *vector["numbers"])
-    why = policy.refused(vector["created"], vector["version"], passed, numbers)
-    assert (why is not None) is vector["refused"]
+    session = Record(bytes(16), vector["version"], vector["created"], 0, 0, 0, passed, (), b"")
+    assert (policy.refused(session, numbers) is not None) is vector["refused"]
     record = {
         "version": vector["version"],
         "created": vector["created"],

@@ -213,7 +213,7 @@ def _session(
     why = policy.expired(now, seen, idle, record.ends)
     if store is not None and why is None:
         numbers = store.confirm([EVERYTHING, session_key(record.id), *record.tags])
-        why = policy.refused(record.created, record.version, record.passed, numbers)
+        why = policy.refused(record, numbers)
     result["refused"] = why.value if why is not None else None
     result |= {
         "id": record.id.hex(),

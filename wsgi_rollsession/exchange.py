@@ -45,7 +45,6 @@ class Exchange(Session):
     _unsent = False  # self._record is sealed already, by save(), and the browser lacks it
     _doomed: dict[str, bool]  # session cookies to delete -> whether there is a lease to delete
     _gave_up = False
-    _confirmed = False  # what load() was told is authoritative, and the response starts right now
 
     def __init__(self, context: Context, header: str, now: int) -> None:
         self._context = context
@@ -100,7 +99,7 @@ class Exchange(Session):
         if len(presented) == 1:  # as nearly always
             one = presented[0]
             if one.why is None:
-                one.why = one.refused(self._lookup(one.keys))
+                one.why = policy.refused(one.record, self._lookup(one.keys))
             return
         living = [each for each in presented if each.why is None]
         if living:
@@ -108,15 +107,14 @@ class Exchange(Session):
             start = 0
             for each in living:
                 stop = start + len(each.keys)
-                each.why = each.refused(numbers[start:stop])
+                each.why = policy.refused(each.record, numbers[start:stop])
                 start = stop
 
     def _lookup(self, keys: tuple[bytes, ...]) -> Sequence[int]:
         store = self._context.store
         try:
-            return store.confirm(keys) if self._confirmed else store.lookup(keys)
+            return store.lookup(keys)
         except StoreUnavailable:
-            self._confirmed = False
             if self._context.outage == "closed":
                 raise
             return store.recall(keys)
@@ -272,8 +270,7 @@ class Exchange(Session):
     def _commit(self, wants_roll: Callable[[], bool]) -> tuple[list[str], bool]:
         """The values of the response's Set-Cookie headers, and whether the session itself is among them.
 
-        Called when the response starts, and again if it starts over; unless the session was not loaded and nothing
-        ``_looks_due``.
+        Called when the response starts, and again if it starts over. The session was loaded.
 
         Args:
             wants_roll: asked only if the session is due to be rolled, or was written.
@@ -284,28 +281,41 @@ class Exchange(Session):
                 or the outage policy refuses the write.
             After any of these, a second call does what can be done without the change that failed.
         """
-        if not self._loaded:  # so nothing can have been changed
-            if not wants_roll():
-                self._committed = True
-                return _NOTHING
-            self._confirmed = True  # the handler is done: one question is as good as two
-            try:
-                self._load()
-            except BaseException:
-                self._confirmed = False
-                raise
-            self._committed = True
-            written, lease = self._roll_if_due(_yes)
-        elif self._gave_up:
-            self._committed = True
-            written, lease = self._decide_again(wants_roll)
+        self._committed = True
+        if self._gave_up:
+            return self._set_cookies(*self._decide_again(wants_roll))
+        self._gave_up = True  # until it went well
+        written, lease = self._decide(self._dump(), wants_roll)
+        self._gave_up = False
+        return self._set_cookies(written, lease)
+
+    def _commit_unread(self) -> tuple[list[str], bool]:
+        """As ``_commit``, of a session that was not loaded, ``_looks_due``, and may be rolled.
+
+        It is not loaded for that, if it is the only one, as nearly always.
+        """
+        self._doomed = {}
+        sessions = self._parse()
+        alone = self._open(sessions) if len(sessions) == 1 else ()
+        if alone and alone[0].why is None:
+            base: Presented | None = alone[0]
         else:
-            self._committed = self._gave_up = True  # until it went well
-            written, lease = self._decide(self._dump(), wants_roll)
-            self._gave_up = False
+            self._load()
+            base = self._base
+        self._committed = True
+        if base is None or self._now - base.seen < self._context.renew_after_ms:
+            return self._set_cookies(None, None)
+        return self._set_cookies(*self._roll(base))
+
+    def _set_cookies(self, written: str | None, lease: str | None) -> tuple[list[str], bool]:
+        """What ``_commit`` returns: the session, its lease, and what is to be deleted."""
         if len(self._presented) > 1:
             self._end_others()
-        set_cookies = [each for each in (written, lease) if each is not None]
+        set_cookies = []
+        if written is not None:
+            set_cookies.append(written)
+        if lease is not None:
+            set_cookies.append(lease)
         if self._doomed:
             cookies = self._context.cookies
             for name, has_lease in self._doomed.items():
@@ -334,7 +344,10 @@ class Exchange(Session):
         """The Set-Cookie values of session and lease."""
         changed = self._changed(raw)
         if not (changed or self._unsent):
-            return self._roll_if_due(wants_roll)
+            context, base = self._context, self._base
+            if base is None or not context.rolls or self._now - base.seen < context.renew_after_ms or not wants_roll():
+                return None, None
+            return self._roll(base)
         if changed and self._emptied(raw):
             self._end()
             return None, None
@@ -391,7 +404,7 @@ class Exchange(Session):
         record = self._record
         if record.version == 0 and not record.flags & ESTABLISHED:  # it begins now
             record = self._record = record._replace(passed=(numbers[0],))
-        return policy.refused(record.created, max(record.version, 1), record.passed, numbers)
+        return policy.refused(record if record.version else record._replace(version=1), numbers)
 
     def _seal(self, raw: bytes | None, *, extends: bool) -> str:
         """The Set-Cookie value of the session: a version later with the data *raw*, or as it was saved.
@@ -445,29 +458,21 @@ class Exchange(Session):
             )
         return set_cookie
 
-    def _roll_if_due(self, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
-        context, base = self._context, self._base
-        if base is None or not context.rolls or self._now - base.seen < context.renew_after_ms or not wants_roll():
-            return None, None
-        return self._roll(base)
-
     def _roll(self, base: Presented) -> tuple[str | None, str | None]:
         context, now, record = self._context, self._now, base.record
-        confirmed, self._confirmed = self._confirmed, False  # good for this once
-        if not confirmed:
-            try:
-                numbers = context.store.confirm(base.keys)
-            except StoreUnavailable:
-                if not self._may_go_unchecked(record):
-                    return None, None
-                numbers = context.store.recall(base.keys)
-            why = base.refused(numbers)
-            if why is not None:
-                log.info("session %s not rolled: %s", self.id, why.value)
-                base.why = why
-                self._doom(base)
-                self._base = None
+        try:
+            numbers = context.store.confirm(base.keys)
+        except StoreUnavailable:
+            if not self._may_go_unchecked(record):
                 return None, None
+            numbers = context.store.recall(base.keys)
+        why = policy.refused(record, numbers)
+        if why is not None:
+            log.info("session %s not rolled: %s", record.id.hex(), why.value)
+            base.why = why
+            self._doom(base)
+            self._base = None
+            return None, None
         if not context.cookies.isolated:
             return self._session_cookie(
                 record._replace(idle=min(record.idle, context.idle_s), ends=base.ends), now
@@ -493,13 +498,6 @@ class Exchange(Session):
         for each in others:
             each.why = Why.ENDED
             self._doom(each)
-
-
-_NOTHING: tuple[list[str], bool] = ([], False)
-
-
-def _yes() -> bool:
-    return True
 
 
 def _rank(each: Presented) -> tuple[bool, int, int, int]:

@@ -81,10 +81,12 @@ class RollSession:
         session = environ[SESSION] = Exchange(context, environ.get("HTTP_COOKIE", ""), int(context.clock() * 1000))
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            was_read = session._loaded
-            if was_read or session._looks_due():
+            if session._loaded:
                 set_cookies, session_sent = session._commit(lambda: self._wants_roll(environ, headers))
-                headers = _merged(headers, set_cookies, session_sent, was_read)
+                headers = _merged(headers, set_cookies, session_sent, was_read=True)
+            elif session._looks_due() and self._wants_roll(environ, headers):
+                set_cookies, session_sent = session._commit_unread()
+                headers = _merged(headers, set_cookies, session_sent, was_read=False)
             else:  # as after most requests
                 session._committed = True
             if exc_info is None:

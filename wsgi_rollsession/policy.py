@@ -67,13 +67,12 @@ def expired(now: int, seen: int, idle_s: int, ends: int) -> Why | None:
     return None
 
 
-def refused(created: int, version: int, passed: Sequence[int], numbers: Sequence[int]) -> Why | None:
-    """Why the fences refuse a session, or None.
+def refused(record: Record, numbers: Sequence[int]) -> Why | None:
+    """Why the fences refuse a session, or None. *numbers* are today's, of everything, the session itself and its tags.
 
-    Args:
-        passed: as in ``Record``, of everything and of its tags.
-        numbers: today's, of everything, the session itself and its tags.
+    By a number that the same fence had when the session began, nothing is refused: ``Record.passed``.
     """
+    _, version, created, _, _, _, passed, _, _ = record
     if numbers[0] > passed[0] and created <= numbers[0] * 1000:
         return Why.EVERYTHING
     if version < numbers[1]:

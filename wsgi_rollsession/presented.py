@@ -6,7 +6,7 @@ What opens is remembered, because a browser sends the same values again and agai
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from time import time
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from . import policy, token
 from .cookies import Cookies
 from .keys import KeyRing
-from .policy import FINAL, OVER, Why
+from .policy import FINAL, OVER
 from .revocation import Revocations
 from .revocation.fence import EVERYTHING, session_digest
 from .seal import Unsealable, open_lease, open_session
@@ -119,8 +119,3 @@ class Presented:
         if self.why in OVER or policy.expired(earlier, self.seen, record.idle, record.ends) in FINAL:
             return False
         return bool(record.tags or record.flags & ESTABLISHED)
-
-    def refused(self, numbers: Sequence[int]) -> Why | None:
-        """Why the fences *numbers*, those of ``keys``, refuse it, or None."""
-        record = self.record
-        return policy.refused(record.created, record.version, record.passed, numbers)
