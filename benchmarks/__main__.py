@@ -138,6 +138,11 @@ def end_to_end(effort: Effort, step: Step) -> dict[str, Any]:
         return e2e.run(list(e2e.WORKERS), entries, effort.e2e_rounds, effort.e2e_seconds, url, step)
 
 
+def e2e_steps(effort: Effort) -> int:
+    entries = e2e.QUICK if effort.only else e2e.ALL
+    return len(e2e.WORKERS) * sum(e2e.rounds_of(entry, effort.e2e_rounds) for entry in entries)
+
+
 def scales(effort: Effort, step: Step) -> dict[str, Any]:
     return scale.run(list(effort.counts), step)
 
@@ -168,7 +173,7 @@ SECTIONS: dict[str, tuple[Callable[[Effort, Step], dict[str, Any]], Callable[[Ef
     "race": (race_table, lambda effort: len(contenders())),
     "instructions": (instruction_counts, lambda effort: 1 + len(to_count(effort))),
     "cost": (costs, lambda effort: effort.rounds * (2 + len(chosen(effort)))),
-    "e2e": (end_to_end, lambda effort: 2 * effort.e2e_rounds * len(e2e.QUICK if effort.only else e2e.ALL)),
+    "e2e": (end_to_end, e2e_steps),
     "scale": (scales, lambda effort: len(scale.STORES) * len(effort.counts)),
     "propagation": (propagations, lambda effort: 2),
     "capacity": (capacities, lambda effort: len(capacity.OURS + capacity.PEERS)),

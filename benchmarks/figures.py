@@ -78,6 +78,8 @@ def e2e_overhead(rounds: Sequence[dict[str, Any]]) -> Spread:
 
 def spoken(entry: str) -> str:
     name, mode, *untouched = entry.split(", ")
+    if mode == "bare":
+        return "the bare application again"
     if name == cost.FLOOR:
         return f"the primitives alone: open{'' if mode == 'still' else ' and seal'}"
     what = "no roll due" if mode == "still" else "every response rolls"

@@ -91,7 +91,7 @@ def end_to_end(data: dict[str, Any]) -> Any:
         rows = []
         for entry, rounds in entries.items():
             spread = e2e_ratio(rounds)
-            ours = entry.startswith("rollsession")
+            ours = entry.startswith("rollsession") and ", bare" not in entry
             rows.append((spoken(entry), spread.middle, min(spread.values), max(spread.values), ours))
         bars(axes, rows)
         axes.axvline(0.95, color="black", linewidth=0.8, linestyle=":")
