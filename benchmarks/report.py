@@ -222,8 +222,8 @@ cookie session costs. The load generator, and Redis where there is one, share th
 itself, all others run on the rest. The bare application does next to nothing, so these ratios are the worst that a
 site can see. *By processor time*: what the worker used per request, bare over wrapped, and less bare; on a busy
 machine it moves less than the throughput. wrk sends the same cookies again and again. So does a browser, until the
-next roll; where every response rolls, its next request carries a new lease, and pays *or open it anew: the lease* (under
-*Cost per request*) on top.
+next roll; where every response rolls, its next request carries a new lease, and pays *or open it anew: the lease*
+(under *Cost per request*) on top.
 
 **Why targets are missed here.** A row can be held against *the primitives alone*: where these miss a target, a session
 that opens its cookie on every request cannot reach it on this server. And what takes a microsecond in a loop (the steps
