@@ -18,6 +18,7 @@ from webob import Request
 
 from wsgi_rollsession import ConfigurationError, RollSession, SessionCommitted, SessionTooLarge, StoreUnavailable
 from wsgi_rollsession.middleware import ROLL, SESSION
+from wsgi_rollsession.revocation.fence import EVERYTHING, session_key
 
 from .browser import KEY, Answer, Browser, Clock, call, dispatch, get, login, put, untouched, who, wrap
 
@@ -218,6 +219,67 @@ def test_a_session_too_large_leaves_the_error_page_alone(clock: Clock) -> None:
 
     answer = Server().run(wrap(clock, application), environ())
     assert (answer.status, answer.body, answer.set_cookies) == ("500 Oops", b"sorry", [])
+
+
+def test_a_roll_too_large_leaves_the_error_page_alone(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that nobody looked at and that is too large to be rolled is an error once, and is left as it is."""
+    wrapped = wrap(clock, cookie_layout="single")
+    browser = Browser(wrapped, clock)
+    browser.do(login("alice"))
+    clock.advance(100)
+    monkeypatch.setattr("wsgi_rollsession.exchange.LIMIT", 100)  # as after an option that makes the attributes longer
+    pages: list[Any] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        try:
+            start_response("200 OK", [])
+        except SessionTooLarge:
+            start_response("500 Error", [], sys.exc_info())
+        return []
+
+    wrapped._application = application
+    wrapped(environ(browser), lambda status, headers, exc_info=None: pages.append((status, headers)))
+    assert [status for status, _ in pages] == ["500 Error"]
+    assert not any(name == "Set-Cookie" for name, _ in pages[0][1])
+    monkeypatch.undo()
+    wrapped._application = dispatch
+    assert browser.do(get("user")) == "alice"
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
+def test_a_body_that_reads_after_a_refused_roll(clock: Clock, beside: bool) -> None:
+    """A session that turned out to have ended when the response began is not alive again for the response's body.
+
+    A store's look-ups may be a little behind what it confirms. The session beside it, which is alive, is rolled.
+    """
+    wrapped = wrap(clock)
+    alice, bob = Browser(wrapped, clock), Browser(wrapped, clock)
+    alice.do(login("alice"))
+    clock.advance(5)
+    bob.do(login("bob"))
+    ended = bob.do(lambda session: session.id)
+    header = f"{alice.header()}; {bob.header()}" if beside else bob.header()
+    clock.advance(100)
+    store = wrapped.revocations
+    behind = store.lookup
+    known = {key: number for key in (EVERYTHING, session_key(bytes.fromhex(ended))) for number in store.lookup((key,))}
+    wrapped.revoke_session(ended)
+    store.lookup = lambda keys: [known.get(key, 0) for key in keys]  # type: ignore[method-assign]
+    seen: list[Any] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        seen.append(environ[SESSION].get("user"))
+        yield b""
+
+    wrapped._application = application
+    answers: list[Any] = []
+    list(wrapped(environ(HTTP_COOKIE=header), lambda status, headers, exc_info=None: answers.extend(headers)))
+    store.lookup = behind  # type: ignore[method-assign]
+    assert seen == ["alice" if beside else None]
+    cookies = [value for name, value in answers if name == "Set-Cookie"]
+    assert sum("-lease=" in cookie and "Max-Age=0" not in cookie for cookie in cookies) == beside
+    assert sum("Max-Age=0" in cookie for cookie in cookies) == 1
 
 
 @pytest.mark.parametrize("body", [[b"a"], (b"a",), iter([b"a"]), FileWrapper(io.BytesIO(b"file"))])

@@ -113,7 +113,8 @@ class Exchange(Session):
     def _lookup(self, keys: tuple[bytes, ...]) -> Sequence[int]:
         store = self._context.store
         try:
-            return store.lookup(keys)
+            # Loaded once the response is on its way, it must not be alive again after a roll was refused.
+            return store.confirm(keys) if self._committed else store.lookup(keys)
         except StoreUnavailable:
             if self._context.outage == "closed":
                 raise
@@ -294,6 +295,7 @@ class Exchange(Session):
 
         It is not loaded for that, if it is the only one, as nearly always.
         """
+        self._committed = self._gave_up = True  # the latter until it went well
         self._doomed = {}
         sessions = self._parse()
         alone = self._open(sessions) if len(sessions) == 1 else ()
@@ -302,10 +304,11 @@ class Exchange(Session):
         else:
             self._load()
             base = self._base
-        self._committed = True
-        if base is None or self._now - base.seen < self._context.renew_after_ms:
-            return self._set_cookies(None, None)
-        return self._set_cookies(*self._roll(base))
+        written = lease = None
+        if base is not None and self._now - base.seen >= self._context.renew_after_ms:
+            written, lease = self._roll(base)
+        self._gave_up = False
+        return self._set_cookies(written, lease)
 
     def _set_cookies(self, written: str | None, lease: str | None) -> tuple[list[str], bool]:
         """What ``_commit`` returns: the session, its lease, and what is to be deleted."""
