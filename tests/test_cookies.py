@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
@@ -62,6 +63,35 @@ HEADERS: list[tuple[str, str, list[tuple[str, str]], dict[str, str]]] = [
 def test_header(header: str, sessions: list[tuple[str, str]], leases: dict[str, str]) -> None:
     """Of a Cookie header, exactly our cookies are found, in order, whatever stands around them."""
     assert cookies().parse(header) == (sessions, leases)
+
+
+def stamped(stamp: int) -> str:
+    """A value with a clear time stamp."""
+    return urlsafe_b64encode(b"\x01" * 5 + stamp.to_bytes(6, "big") + bytes(88)).decode("ascii")
+
+
+@pytest.mark.parametrize(
+    ("header", "stamp"),
+    [
+        ("", 0),
+        ("x" * 200, 0),
+        (f"{SESSION}=garbage", 0),
+        (f"{SESSION}={stamped(7)}", 7),
+        (f"{SESSION}-lease={stamped(7)}", 7),
+        (f"{SESSION}={stamped(7)}; {SESSION}-lease={stamped(8)}; b=2", 8),
+        (f"{SESSION}={stamped(8)}; {OTHER}={stamped(7)}", 7),
+    ],
+)
+def test_the_last_time_stamp(header: str, stamp: int) -> None:
+    """The last cookie that looks like ours gives its clear time stamp; no such cookie, or garbage, gives 0."""
+    assert cookies().last_stamp(header) == stamp
+
+
+def test_the_last_time_stamp_in_the_single_layout() -> None:
+    """The single layout takes its one cookie's time stamp, and not that of what another has called a lease."""
+    made = cookies(cookie_layout="single")
+    assert made.last_stamp(f"__Host-session={stamped(7)}") == 7
+    assert made.last_stamp(f"__Host-session={stamped(7)}; __Host-session-lease={stamped(8)}") != 8
 
 
 @pytest.mark.parametrize(

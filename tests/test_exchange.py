@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from wsgi_rollsession import RollSession, Session, SessionConflict, generate_key
+from wsgi_rollsession import RollSession, Session, SessionCommitted, SessionConflict, generate_key
 from wsgi_rollsession.keys import KeyRing
+from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, session_key, tag_key
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.seal import seal_lease
 from wsgi_rollsession.token import Lease
 
-from .browser import START, Browser, Clock, call, get, login, logout, memory, put, untouched, who, wrap
+from .browser import START, Browser, Clock, call, dispatch, get, login, logout, memory, put, untouched, who, wrap
 
 HOUR, DAY = 3600, 86400
 LONG = "x" * 2000
@@ -207,13 +208,14 @@ def test_without_an_absolute_timeout(clock: Clock) -> None:
         assert browser.do(who) == "alice"
 
 
-def test_single_layout_rolls_by_sending_the_session(clock: Clock) -> None:
+@pytest.mark.parametrize("handler", [untouched, who])
+def test_single_layout_rolls_by_sending_the_session(clock: Clock, handler: Any) -> None:
     """The single layout sends its one cookie again, for the idle timeout and no longer than the absolute one."""
     browser = logged_in(clock, cookie_layout="single", absolute_timeout=5000)
     ages = []
     for _ in range(3):
         clock.advance(1600)
-        answer = browser.receive(browser.call(who))
+        answer = browser.receive(browser.call(handler))
         assert (list(answer.sent()), answer.header("Cache-Control")) == (["__Host-session"], "no-store")
         ages += max_ages(answer.set_cookies)
     assert ages == [3400, 1800, 200]
@@ -960,6 +962,131 @@ def test_planted_garbage_does_not_stop_rolling(clock: Clock, where: str) -> None
     answer = browser.call(untouched, header=where.format(session=browser.header(), planted=planted))
     (name,) = browser.cookies
     assert list(answer.sent()) == [f"{name}-lease"]
+
+
+@pytest.mark.parametrize("first", ["a fresh lease without its session", "a session that is not looked at"])
+def test_what_is_not_looked_at_does_not_stop_rolling(clock: Clock, first: str) -> None:
+    """A fresh time stamp in what no load looks at, in front of the session, does not make it look fresh."""
+    browser = logged_in(clock)
+    (name,) = browser.cookies
+    clock.advance(100)
+    stamped = urlsafe_b64encode(b"\x01" * 5 + int(clock() * 1000).to_bytes(6, "big") + bytes(25)).decode()
+    if first.startswith("a fresh lease"):
+        header = f"__Host-session-AAAAAAAA-lease={stamped}; {browser.header()}"
+    else:
+        garbage = "; ".join(f"__Host-session-AAAAAAA{number}={'A' * 48}" for number in range(7))
+        header = f"__Host-session-AAAAAAAA={stamped}; {garbage}; {browser.header()}"
+    assert list(browser.call(untouched, header=header).sent()) == [f"{name}-lease"]
+
+
+@pytest.mark.parametrize("handler", [untouched, who])
+@pytest.mark.parametrize(
+    ("later", "deleted"), [(HOUR, False), (HOUR + 59, False), (HOUR + 60, True)], ids=["just", "a moment ago", "long"]
+)
+def test_a_session_that_is_over_is_not_rolled(clock: Clock, handler: Any, later: float, deleted: bool) -> None:
+    """A session past its idle timeout gets no lease, looked at or not, and is deleted when it is dead for good."""
+    browser = logged_in(clock)
+    (name,) = browser.cookies
+    clock.advance(later)
+    assert browser.call(handler).sent() == ({name: ""} if deleted else {})
+
+
+@pytest.mark.parametrize("handler", [untouched, who])
+def test_a_roll_sorts_out_several_sessions(clock: Clock, handler: Any) -> None:
+    """A response that is due to roll, looked at or not, rolls the session alone, and ends and deletes the others."""
+    browser = raced(clock, [login("alice"), login("bob")])
+    alice, bob = browser.header().split("; ")
+    clock.advance(100)
+    sent = browser.receive(browser.call(handler)).sent()
+    assert {name: bool(value) for name, value in sent.items()} == {
+        bob.partition("=")[0] + "-lease": True,
+        alice.partition("=")[0]: False,
+    }
+    assert [call(browser.application, who, each).result for each in (alice, bob)] == [None, "bob"]
+
+
+def test_a_change_after_an_untouched_response_that_rolled(clock: Clock) -> None:
+    """A session that was rolled without being looked at can be read in the body, and not changed in silence."""
+    browser = logged_in(clock)
+    clock.advance(100)
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        assert environ[SESSION].get("user") == "alice"
+        with pytest.raises(SessionCommitted):
+            environ[SESSION]["user"] = "bob"
+        return []
+
+    browser.application._application = application  # type: ignore[attr-defined]
+    assert browser.call(untouched).set_cookies
+
+
+@pytest.mark.parametrize("handler", [untouched, who])
+def test_no_roll_goes_back_in_time(clock: Clock, handler: Any) -> None:
+    """With ``renew_after=0``, a session that a clock ahead of this one has issued is not rolled, looked at or not."""
+    browser = logged_in(clock, renew_after=0)
+    clock.advance(-1)
+    assert not browser.call(handler).set_cookies
+    clock.advance(1)
+    assert browser.call(handler).set_cookies
+
+
+def test_a_roll_that_is_refused_ends_no_other_session(clock: Clock) -> None:
+    """1. Two sessions are presented. 2. The later ends after the load. 3. Only that one is deleted, none is ended."""
+    browser = raced(clock, [login("alice"), login("bob")], revocations=Lagging(clock))
+    _, bob = browser.header().split("; ")
+    id_ = bytes.fromhex(call(browser.application, lambda s: s.id, bob).result)
+    clock.advance(100)
+
+    def reader(session: Session) -> Any:
+        user = session.get("user")
+        browser.application.revocations.fence([session_key(id_)], ENDED)  # type: ignore[attr-defined]
+        return user
+
+    answer = browser.receive(browser.call(reader))
+    assert (answer.result, answer.sent()) == ("bob", {bob.partition("=")[0]: ""})
+    assert browser.application.revocations.confirm(  # type: ignore[attr-defined]
+        [session_key(bytes.fromhex(browser.do(lambda s: s.id)))]
+    ) == [0]
+    assert browser.do(who) == "alice"
+
+
+def test_a_load_that_was_interrupted_is_none(lagging: tuple[Lagging, Browser]) -> None:
+    """When the question of a load was broken off, the session counts as not looked at, and the response can start."""
+    store, browser = lagging
+    lookup = store.lookup
+
+    def interrupted(keys: Any) -> Any:
+        store.lookup = lookup  # type: ignore[method-assign]
+        raise Interrupted
+
+    def handler(session: Session) -> Any:
+        with pytest.raises(Interrupted):
+            session.get("user")
+
+    store.lookup = interrupted  # type: ignore[method-assign]
+    assert any(name.endswith("-lease") for name in browser.call(handler).sent())
+    store.lookup = interrupted  # type: ignore[method-assign]
+    assert browser.do(lambda s: (handler(s), who(s))[1]) == "alice"
+
+
+def test_a_response_that_starts_over_carries_what_changed_between(clock: Clock) -> None:
+    """A response that starts over after it went well is decided on anew: with a list as it is by then."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        numbers = environ[SESSION].setdefault("numbers", [1])
+        start_response("200 OK", [])
+        numbers.append(2)
+        try:
+            raise LookupError
+        except LookupError:
+            start_response("500 Internal Server Error", [], sys.exc_info())
+        return []
+
+    browser = Browser(wrap(clock, application), clock)
+    browser.receive(browser.call(untouched))
+    browser.application._application = dispatch  # type: ignore[attr-defined]
+    assert browser.do(get("numbers")) == [1, 2]
 
 
 def test_the_single_layout_leaves_a_foreign_lease_alone(clock: Clock) -> None:

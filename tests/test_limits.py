@@ -11,7 +11,7 @@ import pytest
 from wsgi_rollsession import RollSession, Session, SessionTooLarge
 from wsgi_rollsession.middleware import SESSION
 
-from .browser import Browser, Clock, call, get, login, put, wrap
+from .browser import Browser, Clock, call, get, login, put, untouched, who, wrap
 
 LIMIT = 4096
 OPTIONS: list[dict[str, Any]] = [
@@ -134,20 +134,22 @@ def test_a_session_that_grew_too_large_is_still_what_it_was(clock: Clock, strict
     assert browser.do(get("k")) == "after"
 
 
+def error_page(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """An application that answers when its response cannot start."""
+    environ["test.holder"]["result"] = environ["test.handler"](environ[SESSION])
+    try:
+        start_response("200 OK", [])
+    except SessionTooLarge:
+        start_response("500 Internal Server Error", [], sys.exc_info())
+    return [b""]
+
+
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("new", [False, True])
 def test_what_was_saved_is_kept_when_a_later_change_is_too_large(clock: Clock, strict: bool, new: bool) -> None:
     """1. ``save``. 2. A change that does not fit. 3. The error page: it carries what was saved."""
 
-    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        environ["test.holder"]["result"] = environ["test.handler"](environ[SESSION])
-        try:
-            start_response("200 OK", [])
-        except SessionTooLarge:
-            start_response("500 Internal Server Error", [], sys.exc_info())
-        return [b""]
-
-    browser = Browser(wrap(clock, application, amnesia="accept", strict=strict), clock)
+    browser = Browser(wrap(clock, error_page, amnesia="accept", strict=strict), clock)
     if not new:
         browser.do(login("alice"))
     answer = browser.receive(browser.call(lambda s: (s.update(n=1), s.save(), s.update(big="x" * 5000))))
@@ -167,4 +169,32 @@ def test_the_error_page_goes_out(clock: Clock) -> None:
         return [b"sorry"]
 
     answer = call(wrap(clock, application), lambda s: None, "")
+    assert (answer.status, answer.set_cookies) == ("500 Internal Server Error", [])
+
+
+def test_the_error_page_of_a_login_logs_nobody_in(clock: Clock) -> None:
+    """A login whose session does not fit is not completed by the error page, without its data."""
+    answer = call(wrap(clock, error_page), lambda s: (login("alice")(s), s.update(big="x" * 5000)), "")
+    assert (answer.status, answer.set_cookies) == ("500 Internal Server Error", [])
+
+
+def test_the_error_page_rolls(clock: Clock) -> None:
+    """The error page of a write that does not fit rolls the session that the browser has, if that is due."""
+    browser = Browser(wrap(clock, error_page, amnesia="accept"), clock)
+    browser.do(login("alice"))
+    (name,) = browser.cookies
+    clock.advance(100)
+    assert list(browser.call(put("big", "x" * 5000)).sent()) == [f"{name}-lease"]
+
+
+@pytest.mark.parametrize("handler", [untouched, who, put("a", 1)])
+def test_the_error_page_of_a_roll_that_does_not_fit(clock: Clock, handler: Any) -> None:
+    """In the single layout, a session that does not fit under today's attributes does not stop the error page."""
+    options: dict[str, Any] = {"amnesia": "accept", "cookie_layout": "single", "cookie_name": "n" * 57}
+    browser = Browser(wrap(clock, **options), clock)
+    browser.do(put("k", "x" * (room(browser.application) - 8)))
+    store = browser.application.revocations  # type: ignore[attr-defined]
+    browser.application = wrap(clock, error_page, revocations=store, samesite="None", partitioned=True, **options)
+    clock.advance(100)
+    answer = browser.call(handler)
     assert (answer.status, answer.set_cookies) == ("500 Internal Server Error", [])

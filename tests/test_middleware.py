@@ -221,31 +221,6 @@ def test_a_session_too_large_leaves_the_error_page_alone(clock: Clock) -> None:
     assert (answer.status, answer.body, answer.set_cookies) == ("500 Oops", b"sorry", [])
 
 
-def test_a_roll_too_large_leaves_the_error_page_alone(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session that nobody looked at and that is too large to be rolled is an error once, and is left as it is."""
-    wrapped = wrap(clock, cookie_layout="single")
-    browser = Browser(wrapped, clock)
-    browser.do(login("alice"))
-    clock.advance(100)
-    monkeypatch.setattr("wsgi_rollsession.exchange.LIMIT", 100)  # as after an option that makes the attributes longer
-    pages: list[Any] = []
-
-    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        try:
-            start_response("200 OK", [])
-        except SessionTooLarge:
-            start_response("500 Error", [], sys.exc_info())
-        return []
-
-    wrapped._application = application
-    wrapped(environ(browser), lambda status, headers, exc_info=None: pages.append((status, headers)))
-    assert [status for status, _ in pages] == ["500 Error"]
-    assert not any(name == "Set-Cookie" for name, _ in pages[0][1])
-    monkeypatch.undo()
-    wrapped._application = dispatch
-    assert browser.do(get("user")) == "alice"
-
-
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
 def test_a_body_that_reads_after_a_refused_roll(clock: Clock, beside: bool) -> None:
     """A session that turned out to have ended when the response began is not alive again for the response's body.
@@ -411,7 +386,8 @@ def test_caching_headers(clock: Clock, handler: Any, later: int, vary: str | Non
     assert (answer.header("Vary"), answer.header("Cache-Control")) == (vary, control)
 
 
-def test_untouched_headers_are_the_very_ones(clock: Clock) -> None:
+@pytest.mark.parametrize("options", [{}, {"renew_after": 0}, {"rolling": False}, {"outage": "closed"}])
+def test_untouched_headers_are_the_very_ones(clock: Clock, options: dict[str, Any]) -> None:
     """A response that has nothing to do with the session gets the list that the application made."""
     made = [("X-A", "1")]
 
@@ -420,7 +396,7 @@ def test_untouched_headers_are_the_very_ones(clock: Clock) -> None:
         return []
 
     seen = []
-    wrap(clock, application)(environ(), lambda status, headers: seen.append(headers))
+    wrap(clock, application, **options)(environ(), lambda status, headers, exc_info=None: seen.append(headers))
     assert seen[0] is made
 
 
@@ -510,6 +486,35 @@ def test_roll_if_that_raises(clock: Clock, handler: Any, caplog: pytest.LogCaptu
     assert "roll_if" in record.message
     assert record.exc_info
     assert "in roll_if" in str(record.exc_info[1])
+
+
+@pytest.mark.parametrize("leased", [True, False], ids=["lease first", "fresh session first"])
+def test_what_is_not_due_is_not_asked_about(clock: Clock, leased: bool) -> None:
+    """If any time stamp is fresh, in whatever order they come, ``roll_if`` is not asked and no cookie is opened."""
+    asked: list[Any] = []
+    browser = Browser(wrap(clock, roll_if=lambda environ: asked.append(1)), clock)
+    browser.do(login("alice"))
+    old = browser.header()
+    clock.advance(100)
+    if leased:
+        browser.application._roll_if = None  # type: ignore[attr-defined]
+        browser.do(untouched)
+        browser.application._roll_if = lambda environ: asked.append(1)  # type: ignore[attr-defined]
+        header = "; ".join(reversed(browser.header().split("; ")))
+    else:
+        header = f"{call(browser.application, put('a', 1), '').set_cookies[0].partition(';')[0]}; {old}"
+    assert not browser.call(untouched, header=header).set_cookies
+    assert asked == []
+
+
+def test_a_session_issued_by_a_clock_ahead_is_not_due(clock: Clock) -> None:
+    """A session issued by a clock that is up to a minute ahead counts as fresh: ``roll_if`` is not asked."""
+    asked: list[Any] = []
+    browser = Browser(wrap(clock, roll_if=lambda environ: asked.append(1)), clock)
+    browser.do(login("alice"))
+    clock.advance(-60)
+    assert not browser.call(untouched).set_cookies
+    assert asked == []
 
 
 @pytest.mark.parametrize(("value", "rolls"), [(False, False), (True, True), (None, True)])

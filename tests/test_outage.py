@@ -321,6 +321,21 @@ def error_page(environ: dict[str, Any], start_response: Callable[..., Any]) -> l
     return [b""]
 
 
+def test_closed_error_page_after_a_save(tmp_path: Path) -> None:
+    """Under ``closed``, 1. ``save`` is confirmed. 2. The outage begins. 3. The application's error page lacks it."""
+    scene = Scene(SQLiteOutage(tmp_path), outage="closed")
+
+    def handler(session: Session) -> None:
+        session["n"] = 1
+        session.save()
+        scene.fail()
+
+    scene.application._application = error_page
+    answer = scene.alice.call(handler)
+    assert (answer.status, answer.body, answer.set_cookies) == ("503 Service Unavailable", b"", [])
+    scene.close()
+
+
 def test_a_session_left_behind_is_ended_by_a_logout(outage: Any) -> None:
     """1. A login in an outage leaves an anonymous session behind. 2. The store is back. 3. A logout ends that too."""
     scene = Scene(outage)
@@ -398,14 +413,16 @@ def test_recovery(outage: Any, policy: str, caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("policy", ["degrade", "open"])
-def test_what_is_known_is_applied(outage: Any, policy: str) -> None:
-    """Under every policy, a process refuses in an outage what it knows to have been ended."""
+@pytest.mark.parametrize("handler", [who, untouched])
+def test_what_is_known_is_applied(outage: Any, policy: str, handler: Any) -> None:
+    """Under every policy, a process refuses, and does not roll, in an outage what it knows to have been ended."""
     scene = Scene(outage, outage=policy, amnesia="refuse")
     header = scene.alice.header()
     scene.alice.do(logout)
     scene.fail()
-    answer: Answer = call(scene.application, who, header)
+    answer: Answer = call(scene.application, handler, header)
     assert (answer.status, answer.result) == ("200 OK", None)
+    assert not any(answer.sent().values())
     scene.close()
 
 

@@ -113,6 +113,7 @@ def test_expired(now: int, seen: int, idle_s: int, ends: int, why: Why | None) -
         (T, 6, (0,), (0, 7), Why.SUPERSEDED),
         (T, 6, (ENDED,), (0, 7), Why.SUPERSEDED),
         (T, 7, (0,), (0, ENDED), Why.ENDED),
+        (T, S, (0,), (0, S), None),
         (T, 1, (0, 0, 0), (0, 0, 0, 0), None),
         (T, 1, (0, 0), (0, 0, S), Why.TAG),
         (T, 1, (0, 0, 0), (0, 0, 0, S), Why.TAG),

@@ -478,6 +478,7 @@ LATE: list[tuple[str, Callable[[Session], Any]]] = [
     ("clear", lambda s: s.clear()),
     ("update", lambda s: s.update(a=2)),
     ("regenerate", lambda s: s.regenerate()),
+    ("revoke others", lambda s: s.revoke_others("user:alice")),
     ("save", lambda s: s.save()),
 ]
 
@@ -492,6 +493,17 @@ def test_changes_after_the_headers_raise(browser: Browser, change: Callable[[Ses
         browser.call(untouched)
     browser.application = inner
     assert contents(browser) == {"a": 1}
+
+
+def test_unfit_values_raise_after_regenerate(browser: Browser) -> None:
+    """What came into a list before ``regenerate`` is checked at the response, as always."""
+
+    def handler(session: Session) -> None:
+        session.setdefault("list", []).append(object())
+        session.regenerate()
+
+    with pytest.raises(SessionValueError, match="'list'"):
+        browser.call(handler)
 
 
 def test_reading_after_the_headers(browser: Browser) -> None:

@@ -362,7 +362,7 @@ class Exchange(Session):
 
     def _decide_again(self, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
         """As ``_decide``, without the change that failed: what was saved before it is kept. Raises nothing."""
-        if not self._unsent and self._record.version == 0:
+        if self._record.version == 0:
             return None, None
         try:
             return self._decide(self._record.data, wants_roll)
@@ -407,7 +407,7 @@ class Exchange(Session):
         record = self._record
         if record.version == 0 and not record.flags & ESTABLISHED:  # it begins now
             record = self._record = record._replace(passed=(numbers[0],))
-        return policy.refused(record if record.version else record._replace(version=1), numbers)
+        return policy.refused(record, numbers)
 
     def _seal(self, raw: bytes | None, *, extends: bool) -> str:
         """The Set-Cookie value of the session: a version later with the data *raw*, or as it was saved.

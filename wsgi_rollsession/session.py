@@ -56,12 +56,8 @@ class Session(MutableMapping[str, Any]):
         return data
 
     def _load(self) -> None:
+        self._find()
         self._loaded = True
-        try:
-            self._find()
-        except BaseException:
-            self._loaded = False
-            raise
 
     def _change(self) -> dict[str, Any]:
         if self._committed:
