@@ -17,7 +17,7 @@ from .cost import SIZE, Bench
 
 def functions() -> dict[str, Callable[[], Any]]:
     """Step -> a call of it, with the cookies of somebody who logged in a while ago."""
-    from wsgi_rollsession import middleware, seal, session, token
+    from wsgi_rollsession import middleware, policy, seal, session, token
     from wsgi_rollsession.exchange import Exchange
     from wsgi_rollsession.presented import Presented
 
@@ -42,7 +42,7 @@ def functions() -> dict[str, Callable[[], Any]]:
         "recall what was opened": lambda: Presented(context, name, value, lease_value, now),
         "or open it anew: the session": lambda: context._open(name, value),
         "or open it anew: the lease": lambda: seal.open_lease(context.ring, lease_name, record.id, lease_value),
-        "ask the fences": lambda: presented.judge(context.store.lookup(presented.keys)),
+        "ask the fences": lambda: policy.refused(record, context.store.lookup(presented.keys)),
         "JSON to data": lambda: session._decode(text),
         "data to JSON": lambda: session._encode(data).encode(),
         "seal a lease": lambda: seal.seal_lease(context.ring, lease_name, record.id, lease),
