@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import capacity, e2e, figures, race, scale, targets
+from benchmarks import capacity, e2e, figures, race, scale, steps, targets
 from benchmarks.browser import Browser, Flight, Response, WSGIServer, parse_set_cookie
 from benchmarks.contenders import Contender, contenders
 from benchmarks.tiny import BareVisit, Gates, Lab, act, plain_app
@@ -188,3 +188,9 @@ def test_the_model_is_linear_and_names_what_breaks_first() -> None:
     assert large["memory"] == pytest.approx(10 * small["memory"])
     assert "core" in small["first"]
     assert small["strain"] == pytest.approx(0.01)
+
+
+def test_the_steps_of_a_request_can_be_timed() -> None:
+    """Every step that the benchmark times by itself exists in the package, and runs."""
+    for step in steps.functions().values():
+        step()
