@@ -703,12 +703,12 @@ def test_a_large_set_is_loaded_while_others_wait(opened: Callable[..., Any], mon
     when it is done, and those that raise do so as soon as they have opened the files."""
     opened().fence([A], 7)
     store = opened()
-    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.WAIT", 0.25)
+    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.WAIT", 0.1)
     learn, begun = store._learn, threading.Event()
 
     def learn_slowly(fences: Any) -> None:
         begun.set()
-        time.sleep(1)
+        time.sleep(0.5)
         learn(fences)
 
     store._learn = learn_slowly
