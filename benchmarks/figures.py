@@ -76,6 +76,11 @@ def e2e_overhead(rounds: Sequence[dict[str, Any]]) -> Spread:
     return Spread(tuple(each["entry"]["cpu"] - each["bare"]["cpu"] for each in rounds))
 
 
+def is_ours(entry: str) -> bool:
+    """Whether an end-to-end entry is this project: not a peer, nor the bare application."""
+    return entry.startswith("rollsession") and ", bare" not in entry
+
+
 def spoken(entry: str) -> str:
     name, mode, *untouched = entry.split(", ")
     if mode == "bare":

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt  # noqa: E402  the backend comes first
 
 from . import cost  # noqa: E402
 from .contenders import contenders  # noqa: E402
-from .figures import e2e_ratio, floor, roll_overhead, spoken  # noqa: E402
+from .figures import e2e_ratio, floor, is_ours, roll_overhead, spoken  # noqa: E402
 from .race import SCENARIOS, holds  # noqa: E402
 
 OURS, PEER, GOOD, BAD, MIXED = "#0b6e4f", "#9aa5b1", "#bfe3d0", "#f2b8b5", "#fbe3a3"
@@ -91,8 +91,7 @@ def end_to_end(data: dict[str, Any]) -> Any:
         rows = []
         for entry, rounds in entries.items():
             spread = e2e_ratio(rounds)
-            ours = entry.startswith("rollsession") and ", bare" not in entry
-            rows.append((spoken(entry), spread.middle, min(spread.values), max(spread.values), ours))
+            rows.append((spoken(entry), spread.middle, min(spread.values), max(spread.values), is_ours(entry)))
         bars(axes, rows)
         axes.axvline(0.95, color="black", linewidth=0.8, linestyle=":")
         axes.set_xlabel(f"{worker}: share of the bare throughput (dotted: 0.95)")

@@ -17,6 +17,7 @@ from .figures import (
     e2e_overhead,
     e2e_ratio,
     floor,
+    is_ours,
     overhead,
     ratio,
     roll_overhead,
@@ -236,8 +237,7 @@ back to cold caches, the primitives included.
     for worker, entries in data["e2e"].items():
         rows = []
         for entry, rounds in entries.items():
-            is_ours = entry.startswith("rollsession") and ", bare" not in entry
-            cells = [f"**{spoken(entry)}**" if is_ours else spoken(entry)]
+            cells = [f"**{spoken(entry)}**" if is_ours(entry) else spoken(entry)]
             cells.append(e2e_ratio(rounds).text())
             cells.append(e2e_cpu(rounds).text())
             cells.append(f"{e2e_overhead(rounds).middle * 1e6:.0f}")

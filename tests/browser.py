@@ -147,6 +147,20 @@ def dispatch(environ: dict[str, Any], start_response: Callable[..., Any]) -> lis
     return [b"ok"]
 
 
+def with_error_page(error: type[Exception], status: str) -> Callable[..., list[bytes]]:
+    """As ``dispatch``, but it answers with *status* when its response cannot start for *error*."""
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        environ["test.holder"]["result"] = environ["test.handler"](environ[SESSION])
+        try:
+            start_response("200 OK", [])
+        except error:
+            start_response(status, [], sys.exc_info())
+        return [b""]
+
+    return application
+
+
 def wrap(clock: Clock | None = None, application: Any = dispatch, **options: Any) -> RollSession:
     """The filter around an application, at a clock of the test's."""
     options.setdefault("keys", KEY)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from wsgi_rollsession import RollSession, Session, SessionTooLarge
-from wsgi_rollsession.middleware import SESSION
 
-from .browser import Browser, Clock, call, get, login, put, untouched, who, wrap
+from .browser import Browser, Clock, call, get, login, put, untouched, who, with_error_page, wrap
 
 LIMIT = 4096
+error_page = with_error_page(SessionTooLarge, "500 Internal Server Error")
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"cookie_name": "a"},
@@ -134,16 +133,6 @@ def test_a_session_that_grew_too_large_is_still_what_it_was(clock: Clock, strict
     assert browser.do(get("k")) == "after"
 
 
-def error_page(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """An application that answers when its response cannot start."""
-    environ["test.holder"]["result"] = environ["test.handler"](environ[SESSION])
-    try:
-        start_response("200 OK", [])
-    except SessionTooLarge:
-        start_response("500 Internal Server Error", [], sys.exc_info())
-    return [b""]
-
-
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("new", [False, True])
 def test_what_was_saved_is_kept_when_a_later_change_is_too_large(clock: Clock, strict: bool, new: bool) -> None:
@@ -159,16 +148,7 @@ def test_what_was_saved_is_kept_when_a_later_change_is_too_large(clock: Clock, s
 
 def test_the_error_page_goes_out(clock: Clock) -> None:
     """An application that catches ``SessionTooLarge`` can answer; that answer does not carry the session."""
-
-    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        environ[SESSION]["k"] = "x" * 5000
-        try:
-            start_response("200 OK", [])
-        except SessionTooLarge:
-            start_response("500 Internal Server Error", [], sys.exc_info())
-        return [b"sorry"]
-
-    answer = call(wrap(clock, application), lambda s: None, "")
+    answer = call(wrap(clock, error_page), put("k", "x" * 5000), "")
     assert (answer.status, answer.set_cookies) == ("500 Internal Server Error", [])
 
 

@@ -490,7 +490,7 @@ def test_roll_if_that_raises(clock: Clock, handler: Any, caplog: pytest.LogCaptu
 
 @pytest.mark.parametrize("leased", [True, False], ids=["lease first", "fresh session first"])
 def test_what_is_not_due_is_not_asked_about(clock: Clock, leased: bool) -> None:
-    """If any time stamp is fresh, in whatever order they come, ``roll_if`` is not asked and no cookie is opened."""
+    """If any time stamp is fresh, in whatever order they come, ``roll_if`` is not asked and nothing is sent."""
     asked: list[Any] = []
     browser = Browser(wrap(clock, roll_if=lambda environ: asked.append(1)), clock)
     browser.do(login("alice"))

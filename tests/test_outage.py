@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +15,22 @@ from typing import Any
 import pytest
 
 from wsgi_rollsession import RollSession, Session, StoreUnavailable
-from wsgi_rollsession.middleware import SESSION
 
-from .browser import Answer, Browser, Clock, call, get, login, logout, memory, put, untouched, who, wrap
+from .browser import (
+    Answer,
+    Browser,
+    Clock,
+    call,
+    get,
+    login,
+    logout,
+    memory,
+    put,
+    untouched,
+    who,
+    with_error_page,
+    wrap,
+)
 from .servers import RedisServer, running
 
 HOUR = 3600
@@ -311,14 +323,7 @@ def test_a_strict_write_that_was_saved_survives(outage: Any, change: Any) -> Non
     scene.close()
 
 
-def error_page(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-    """An application that answers when its response cannot start."""
-    environ["test.holder"]["result"] = environ["test.handler"](environ[SESSION])
-    try:
-        start_response("200 OK", [])
-    except StoreUnavailable:
-        start_response("503 Service Unavailable", [], sys.exc_info())
-    return [b""]
+error_page = with_error_page(StoreUnavailable, "503 Service Unavailable")
 
 
 def test_closed_error_page_after_a_save(tmp_path: Path) -> None:

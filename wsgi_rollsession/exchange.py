@@ -44,7 +44,7 @@ class Exchange(Session):
     _lost: Why | None = None  # why the session that was loaded is not alive any more: its data must not live on
     _unsent = False  # self._record is sealed already, by save(), and the browser lacks it
     _doomed: dict[str, bool]  # session cookies to delete -> whether there is a lease to delete
-    _gave_up = False
+    _gave_up = False  # the response could not be decided on: the next attempt leaves out what changed
 
     def __init__(self, context: Context, header: str, now: int) -> None:
         self._context = context
@@ -333,7 +333,7 @@ class Exchange(Session):
         context, now = self._context, self._now
         if not context.rolls:
             return False
-        if not context.renew_after_ms:  # whatever they say, but for a clock that is ahead: _decide sees to that
+        if not context.renew_after_ms:  # then no stamp is fresh, but one of a clock that is ahead: _commit_unread looks
             return bool(self._parse())
         # A stamp that no clock of ours can have made counts for nothing.
         since, until = now - context.renew_after_ms, now + CLOCK_TOLERANCE_MS

@@ -193,7 +193,7 @@ class Session(MutableMapping[str, Any]):
         self._change()
         self._keep()
 
-    # What the request that it belongs to does for it: ``exchange.Exchange``
+    # What ``exchange.Exchange`` does
 
     @abstractmethod
     def _find(self) -> None:
@@ -211,7 +211,7 @@ class Session(MutableMapping[str, Any]):
     def _keep(self) -> None:
         """``save``."""
 
-    # For that
+    # What it does with the rest
 
     def _adopt(self, record: Record, *, new: bool) -> None:
         """Become the session of *record*."""

@@ -722,6 +722,22 @@ def test_a_large_set_is_loaded_while_others_wait(opened: Callable[..., Any], mon
     assert opened().confirm([A, B]) == [7, 1]
 
 
+def test_what_others_load_does_not_prolong_a_wait(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that another holds up is given up in time, however much is read meanwhile."""
+    store, other = opened(), opened()
+    store.fence([A], 7)
+    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.WAIT", 0.1)
+    with ThreadPoolExecutor(1) as pool, store._write_lock:
+        waiting = pool.submit(store.fence, [B], 1)
+        number, end = 0, time.monotonic() + 10
+        while not waiting.done() and time.monotonic() < end:
+            other.fence([C], number := number + 1)
+            store.confirm([C])
+        assert waiting.done()
+        with pytest.raises(StoreUnavailable, match="longer than"):
+            waiting.result()
+
+
 def test_the_replica_can_be_written_while_a_set_is_loaded(
     opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,6 @@ class SQLiteRevocations:
         self._newest = 0  # the newest row that this process has read or written
         self._latest_ms = 0  # the latest wall clock at which it has read any
         self._loading = False  # rows are being read just now
-        self._loaded_at = -WAIT  # when that was last over
         self._closed = False
         # What `lookup` compares. They differ until the replica has been loaded.
         self._view: Sequence[int] = (0,)
@@ -184,7 +183,6 @@ class SQLiteRevocations:
                 self._learn((key, number) for key, number, _ in batch)
                 self._sequence = batch[-1][2]
         finally:
-            self._loaded_at = monotonic()
             self._loading = False
 
     def _learn(self, fences: Iterable[tuple[bytes, int]]) -> None:
@@ -268,9 +266,10 @@ class SQLiteRevocations:
         """Hold *locks*, and turn errors into ``StoreUnavailable``."""
         with ExitStack() as stack:
             for lock in locks:
+                loading = self._loading
                 while not lock.acquire(timeout=max(0.0, deadline - monotonic())):
-                    # The one that has just loaded may not have released it yet.
-                    if not self._loading and monotonic() - self._loaded_at >= WAIT:
+                    loaded, loading = loading, self._loading
+                    if not (loading or loaded):  # one that has just loaded may not have released it yet
                         raise StoreUnavailable(f"{self._name}: the other threads took longer than {WAIT:g} s")
                     deadline = monotonic() + WAIT  # the one that has it does what this one waits for
                 stack.callback(lock.release)
