@@ -11,10 +11,13 @@ from .errors import (
 )
 from .keys import generate_key
 from .middleware import RollSession
+from .policy import Ended
 from .session import Session
+from .sessions import Sessions
 
 __all__ = [
     "ConfigurationError",
+    "Ended",
     "RollSession",
     "RollSessionError",
     "Session",
@@ -22,6 +25,7 @@ __all__ = [
     "SessionConflict",
     "SessionTooLarge",
     "SessionValueError",
+    "Sessions",
     "StoreUnavailable",
     "generate_key",
 ]

@@ -1,110 +1,192 @@
-"""Cookie names, the Cookie header -> candidates, and Set-Cookie. Knows nothing of what the values mean.
+"""Cookie names, the Cookie header -> what it presents, and Set-Cookie. Knows nothing of what the values mean.
 
-Isolated layout: ``__Host-session-<tag>`` and ``__Host-session-<tag>-lease``, the tag derived from the session's id, so
-that a response for one session cannot touch another's cookies. Single layout: ``__Host-session``, and no lease.
+An anonymous session has one name, ``__Host-session``. A login has a *slot*: one of the names of four pairs, from
+``__Host-session-1`` and ``__Host-session-1b`` to ``-4b``. Each has its lease, of that name and ``-lease``.
+``__Host-session-slot`` says which pair was used last.
 """
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+from collections.abc import Collection
+from typing import NamedTuple
 
 from webob.cookies import make_cookie
 
-from .seal import peek
+from .seal import unauthenticated_time
 from .settings import Settings
 
 #: Browsers cap Max-Age at 400 days (RFC 6265bis, 5.5).
-LONGEST = 400 * 86400
-#: Sessions looked at when one is loaded, and all that a logout looks for: bounds on what a header can cost.
-CANDIDATES = 8
-PRESENTED = 64
+LONGEST_S = 400 * 86400
+#: How many pairs of slots there are.
+PAIRS = 4
+#: Of a longer Cookie header, so many characters at its end are looked at: a bound on what a header can cost.
+LONGEST_HEADER = 65_536
 
 _LEASE = "-lease"
-_LEASE_IS = _LEASE + "="
 _BLANK = " \t"
 _BLANK_OR_QUOTE = ' \t"'
+
+
+class SetCookie(NamedTuple):
+    """A cookie as frameworks with a cookie interface of their own want it. An empty *value* deletes it."""
+
+    name: str
+    value: str
+    #: Seconds; None: until the browser is closed.
+    max_age: int | None
+    path: str
+    domain: str | None
+    secure: bool
+    httponly: bool
+    samesite: str
+    partitioned: bool
+
+
+class Found(NamedTuple):
+    """What a Cookie header holds of ours: session and lease cookies as (name, value), in its order, and the slot."""
+
+    sessions: list[tuple[str, str]]
+    #: By the name of the session that they belong to.
+    leases: dict[str, list[str]]
+    #: The pair used last, as far as anybody knows: 1 to ``PAIRS``, or 0.
+    slot: int
+
+    @property
+    def names(self) -> list[str]:
+        """The names that are there, of sessions and leases."""
+        return [*dict(self.sessions), *(name + _LEASE for name in self.leases)]
 
 
 class Cookies:
     """The cookies of one configuration: everything that can be prepared at start-up is."""
 
-    __slots__ = ("_attributes", "_deletion", "_length", "isolated", "prefix")
+    __slots__ = ("_attributes", "_deletions", "_settings", "_slots", "anonymous", "slot")
 
     def __init__(self, settings: Settings) -> None:
-        secure = not settings.insecure_http
-        self.isolated = settings.cookie_layout == "isolated"
+        self._settings = settings
         # RFC 6265bis, 4.1.3: __Host- demands Secure, Path=/ and no Domain; __Secure- demands Secure.
         host_only = settings.cookie_domain is None and settings.cookie_path == "/"
-        prefix = ("__Host-" if host_only else "__Secure-") if secure else ""
-        #: The full name of the session cookie, up to its tag in the isolated layout.
-        self.prefix = prefix + settings.cookie_name + ("-" if self.isolated else "")
-        self._length = len(self.prefix) + (8 if self.isolated else 0)
+        prefix = ("__Host-" if host_only else "__Secure-") if settings.secure else ""
+        #: The name of the anonymous session's cookie, with which all others begin.
+        self.anonymous = anonymous = prefix + settings.cookie_name
+        #: The name of the cookie that says which pair was used last.
+        self.slot = f"{anonymous}-slot"
+        self._slots = {f"{anonymous}-{pair}{half}": pair for pair in range(1, PAIRS + 1) for half in ("", "b")}
         # WebOb validates and writes the attributes, once.
         cookie = make_cookie(
             "n",
             "v",
             path=settings.cookie_path,
             domain=settings.cookie_domain,
-            secure=secure,
+            secure=settings.secure,
             httponly=True,
             samesite=settings.samesite,  # type: ignore[arg-type]  # settings has checked it
         )
-        attributes = cookie.removeprefix("n=v") + ("; Partitioned" if settings.partitioned else "")
-        self._attributes = attributes
-        # Browsers ignore a deletion whose attributes differ from those of the cookie.
-        self._deletion = "=; Max-Age=0" + attributes
+        attributes = cookie.removeprefix("n=v")
+        # Browsers ignore a deletion whose attributes differ from those of the cookie. A partitioned cookie and one
+        # from before the site was partitioned are two cookies.
+        forms = [attributes + "; Partitioned", attributes] if settings.partitioned else [attributes]
+        self._attributes = forms[0]
+        self._deletions = [f"=; Max-Age=0{form}" for form in forms]
 
-    def parse(self, header: str) -> tuple[list[tuple[str, str]], dict[str, str]]:
-        """Sessions as (name, value) in the order of the header, and lease values by the name of their session."""
+    def parse(self, header: str) -> Found:
+        """What *header* holds of ours, whatever else it holds."""
+        if len(header) > LONGEST_HEADER:
+            header = header[-LONGEST_HEADER:]
         sessions: list[tuple[str, str]] = []
-        leases: dict[str, str] = {}
-        prefix, length = self.prefix, self._length
-        at = header.find(prefix)
-        while at >= 0:  # from one of ours to the next, whatever else the header holds
+        leases: dict[str, list[str]] = {}
+        slot = 0
+        ours, slots = self.anonymous, self._slots
+        at = header.find(ours)
+        while at >= 0:  # from one of ours to the next
             stop = header.find(";", at)
             if stop < 0:
                 stop = len(header)
             if at == 0 or header.startswith("; ", at - 2) or _begins(header, at):
-                equals = at + length
-                if header.startswith("=", equals):
-                    sessions.append((header[at:equals], header[equals + 1 : stop].strip(_BLANK_OR_QUOTE)))
-                elif self.isolated and header.startswith(_LEASE_IS, equals):
-                    leases[header[at:equals]] = header[equals + len(_LEASE_IS) : stop].strip(_BLANK_OR_QUOTE)
-            at = header.find(prefix, stop)
-        return sessions, leases
+                equals = header.find("=", at, stop)
+                name = header[at:equals] if equals > 0 else ""
+                value = header[equals + 1 : stop].strip(_BLANK_OR_QUOTE)
+                if name in slots or name == ours:
+                    sessions.append((name, value))
+                elif name.endswith(_LEASE):
+                    owner = name[: -len(_LEASE)]
+                    if owner in slots or owner == ours:
+                        leases.setdefault(owner, []).append(value)
+                elif name == self.slot:
+                    slot = int(value) if value in ("1", "2", "3", "4") else 0
+            at = header.find(ours, stop)
+        return Found(sessions, leases, slot)
 
-    def last_stamp(self, header: str) -> int:
-        """The clear time stamp (Unix ms) of the last cookie that looks like one of ours, or 0: a hint.
+    def last_time(self, header: str) -> int:
+        """The clear time (Unix ms) of the last cookie that looks like one of ours, or 0: a hint.
 
         Browsers send what they got last at the end (RFC 6265, 5.4), so for most requests it says all that there is to
         know, without taking the header apart.
         """
-        at = header.rfind(self.prefix)
+        at = header.rfind(self.anonymous)
         if at < 0:
             return 0
-        value = at + self._length + 1
-        if self.isolated and header.startswith(_LEASE, value - 1):
-            value += len(_LEASE)
-        return peek(header, value)
+        value = header.find("=", at) + 1
+        return unauthenticated_time(header, value) if value else 0
 
-    def name(self, digest: bytes) -> str:
-        """The name of the session cookie of the session with this digest (``fence.session_digest``)."""
-        if not self.isolated:
-            return self.prefix
-        return self.prefix + urlsafe_b64encode(digest[16:22]).decode("ascii")
+    def may_present(self, header: str) -> bool:
+        """Whether *header* holds anything of our names."""
+        return self.anonymous in header
+
+    def is_login(self, name: str) -> bool:
+        """Whether *name* is that of a slot."""
+        return name in self._slots
+
+    def next_pair(self, slot: int, presented: Collection[str]) -> int:
+        """The pair that a login takes: the next after *slot* in which nothing is *presented*; if all are, the next."""
+        taken = {self._slots.get(name) for name in presented}
+        following = [(slot + step) % PAIRS + 1 for step in range(PAIRS)]
+        return next((pair for pair in following if pair not in taken), following[0])
+
+    def in_pair(self, pair: int) -> str:
+        """The name of the slot that a login takes in *pair*."""
+        return f"{self.anonymous}-{pair}"
+
+    def pair(self, name: str) -> int:
+        """The pair of the slot *name*."""
+        return self._slots[name]
+
+    @staticmethod
+    def other_half(name: str) -> str:
+        """The name of the other slot in the pair of *name*."""
+        return name[:-1] if name.endswith("b") else name + "b"
 
     @staticmethod
     def lease_name(name: str) -> str:
         """The name of the lease cookie that belongs to a session cookie."""
         return name + _LEASE
 
-    def set(self, name: str, value: str, max_age: int) -> str:
-        """A Set-Cookie value. *max_age* is in seconds."""
-        return f"{name}={value}; Max-Age={max_age if max_age < LONGEST else LONGEST}{self._attributes}"
+    def header(self, name: str, value: str, max_age: int | None) -> str:
+        """A Set-Cookie value. *max_age* is in seconds, None for a cookie that goes when the browser is closed."""
+        if max_age is None:
+            return f"{name}={value}{self._attributes}"
+        return f"{name}={value}; Max-Age={max_age if max_age < LONGEST_S else LONGEST_S}{self._attributes}"
 
-    def delete(self, name: str) -> str:
-        """The Set-Cookie value that makes a browser forget *name*."""
-        return name + self._deletion
+    def deletions(self, name: str) -> list[str]:
+        """The Set-Cookie values that make a browser forget *name*."""
+        return [name + each for each in self._deletions]
+
+    def parts(self, name: str, value: str | None, max_age: int | None) -> list[SetCookie]:
+        """As ``header``, or ``deletions`` where *value* is None, in parts."""
+        settings = self._settings
+        if value is None:
+            value, max_age, forms = "", 0, [True, False] if settings.partitioned else [False]
+        else:
+            forms = [settings.partitioned]
+        if max_age is not None:
+            max_age = min(max_age, LONGEST_S)
+        return [
+            SetCookie(
+                name, value, max_age, settings.cookie_path, settings.cookie_domain, settings.secure, True,
+                settings.samesite, form,
+            )
+            for form in forms
+        ]  # fmt: skip
 
 
 def _begins(header: str, at: int) -> bool:

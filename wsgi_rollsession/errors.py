@@ -27,7 +27,7 @@ class SessionCommitted(RollSessionError):
 
 
 class SessionConflict(RollSessionError):
-    """The session has been ended since it was loaded, or (``strict``) another request wrote it first."""
+    """The session has been ended since it was loaded, or (``versioned``) another request wrote it first."""
 
 
 class StoreUnavailable(RollSessionError):

@@ -1,7 +1,8 @@
-"""One request's dealings with its session: open, judge, and decide what the response carries.
+"""One request's dealings with its session: what it is, what the application asks for, and what the response carries.
 
-The order that makes dead sessions stay dead: the new expiry follows from the time the request arrived, *then* the
-fences are asked, *then* the cookie is emitted. A fence raised after the answer outlives what was emitted.
+The order that makes dead sessions stay dead: what is to be sent is stamped with this moment, *then* sealed, which can
+fail for its size, *then* the store is asked, or told what ends, *then* the clock is read again, *then* the cookie is
+emitted. A fence raised after the store's answer outlives what was emitted.
 """
 
 from __future__ import annotations
@@ -9,505 +10,889 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from os import urandom
-from typing import NoReturn
+from threading import Lock
+from typing import NamedTuple, NoReturn
 
-from . import policy, token
-from .cookies import CANDIDATES, PRESENTED
-from .errors import SessionConflict, SessionTooLarge, StoreUnavailable
-from .policy import CLOCK_TOLERANCE_MS, FINAL, OVER, Why
-from .presented import Context, Presented
-from .revocation.clock import next_not_before
-from .revocation.fence import ENDED, EVERYTHING, session_digest
-from .seal import LIMIT, Unsealable, peek, seal_lease, seal_session
-from .session import EMPTY, Session, _encode
-from .token import ESTABLISHED, NEVER, UNCHECKED, UNLIMITED, Record
+from . import policy, successor, token
+from .arrival import Arrival, is_fresh
+from .document import EMPTY, Document, encode, identity
+from .errors import SessionCommitted, SessionConflict, SessionTooLarge, StoreUnavailable
+from .policy import Ended
+from .presented import Presented, Site
+from .revocation.clock import next_revoked_before
+from .revocation.fence import ENDED, EVERYTHING, tag_key
+from .seal import LIMIT, seal_lease, seal_session
+from .standing import ACTS, Act, Ask, Change, Standing, Without, may_go_on
+from .successor import Regeneration, is_another_user
+from .token import FAIL_OPEN, TRANSIENT, UNLIMITED, Record
 
 log = logging.getLogger("wsgi_rollsession")
 
+WantsRoll = Callable[[], bool]
 
-class Exchange(Session):
-    """The session of one request, as its cookies have it. Used by one thread.
+
+class Sent(NamedTuple):
+    """A cookie that the response carries: its value, None to delete it, and its Max-Age in seconds."""
+
+    name: str
+    value: str | None
+    max_age: int | None
+
+
+class Exchange:
+    """The session of one request. Loading is safe from several threads; the rest is used by one at a time.
 
     Nothing that it refers to refers to it: it is gone with its request, and does not wait for the garbage collector.
 
     Args:
         header: the Cookie header, whatever it holds.
-        now: when the request arrived, in Unix milliseconds. Everything that is decided is decided by it.
+        carried: cookies of a pass of the same request that was discarded: *header* has them, the browser has not.
     """
 
     # Class attributes are the initial values: most requests leave most of them as they are.
-    _sessions: list[tuple[str, str]] | None = None
-    _leases: dict[str, str]
-    _presented: Sequence[Presented] = ()
-    _beyond = False  # the sessions past CANDIDATES have been opened too
-    _base: Presented | None = None  # the session as the browser holds it; None if it holds none, or another by now
-    _lost: Why | None = None  # why the session that was loaded is not alive any more: its data must not live on
-    _unsent = False  # self._record is sealed already, by save(), and the browser lacks it
-    _doomed: dict[str, bool]  # session cookies to delete -> whether there is a lease to delete
-    _gave_up = False  # the response could not be decided on: the next attempt leaves out what changed
+    standing = Standing.UNREAD
+    #: The session as it is by now: that which the browser holds, or which this request has sealed. None: there is none.
+    session: Presented | None = None
+    #: Its data, and None until somebody asks for them.
+    document: Document | None = None
+    #: The response has been decided on.
+    committed = False
+    _arrival: Arrival | None = None
+    _ended: Ended | None = None  # why nobody is logged in; None while somebody is
+    _slot: int | None = None  # the pair used last; None: as presented
+    _id: bytes | None = None  # that of the session that begins in this request
+    # What the application asked for, and what has not been done yet
+    _regeneration: Regeneration | None = None
+    _cleared = False
+    _left = False  # it took the identity out
+    _identity: tuple[str | None] | None = None  # who was logged in before the identity key was first changed
 
-    def __init__(self, context: Context, header: str, now: int) -> None:
-        self._context = context
+    def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
+        self.site = site
         self._header = header
-        self._now = now
+        self._lock = Lock()
+        #: What the response carries in any case: what has been done, by name, in the order in which it is sent.
+        self._settled = {each.name: each for each in carried} if carried else {}
 
     # Loading
 
-    def _parse(self) -> list[tuple[str, str]]:
-        sessions = self._sessions
-        if sessions is None:
-            sessions, self._leases = self._context.cookies.parse(self._header)
-            self._sessions = sessions
-        return sessions
+    def load(self) -> Document:
+        """The data of the session that the request presents."""
+        document = self.document
+        if document is None:
+            with self._lock:
+                document = self.document
+                if document is None:
+                    document = self._find()
+                    document.read()
+                    self.document = document  # last, for this lets other threads use it
+        return document
 
     @property
-    def _presents(self) -> bool:
-        """Whether the request carries anything that looks like a session."""
-        return bool(self._parse())
+    def arrival(self) -> Arrival:
+        """What the request presents."""
+        arrival = self._arrival
+        if arrival is None:
+            arrival = self._arrival = Arrival(self.site, self._header)
+        return arrival
 
-    def _open(self, sessions: list[tuple[str, str]]) -> list[Presented]:
-        found = []
-        for name, value in sessions:
-            try:
-                found.append(Presented(self._context, name, value, self._leases.get(name), self._now))
-            except (Unsealable, ValueError) as error:
-                log.info("session cookie %r refused: %s", name, error)
-        return found
+    @property
+    def settled(self) -> list[Sent]:
+        """What has been done, and has to reach the browser even if this pass of the request is discarded."""
+        return list(self._settled.values())
 
-    def _find(self) -> None:
-        """Find the session: of those presented that are alive, the latest login, else the latest."""
-        self._doomed = {}
-        presented = self._presented = self._open(self._parse()[-CANDIDATES:])
-        self._judge(presented)
-        base = None
-        for each in presented:
-            if each.why is not None:
-                log.info("session cookie %r refused: %s", each.name, each.why.value)
-                self._doom(each)
-            elif base is None or _rank(each) > _rank(base):
-                base = each
-        self._base = base
-        if base is None:
-            self._begin()
-        else:
-            if self._doomed:
-                self._doomed.pop(base.name, None)  # a header may hold a name twice
-            self._adopt(base.record, new=False)
+    def _now(self) -> int:
+        return int(self.site.clock() * 1000)
 
-    def _judge(self, presented: Sequence[Presented]) -> None:
-        """Ask the fences, in one question, about those that the clock has not ended."""
-        if len(presented) == 1:  # as nearly always
-            one = presented[0]
-            if one.why is None:
-                one.why = policy.refused(one.record, self._lookup(one.keys))
-            return
-        living = [each for each in presented if each.why is None]
-        if living:
-            numbers = self._lookup(tuple(key for each in living for key in each.keys))
-            start = 0
-            for each in living:
-                stop = start + len(each.keys)
-                each.why = policy.refused(each.record, numbers[start:stop])
-                start = stop
+    def _find(self) -> Document:
+        arrival = self.arrival
+        session = self.session = arrival.choose(self.site, self._now(), self._look_up)
+        self._ended = arrival.ended
+        self.standing = Standing.NEW if session is None else Standing.HELD
+        return Document(EMPTY if session is None else session.record.data)
 
-    def _lookup(self, keys: tuple[bytes, ...]) -> Sequence[int]:
-        store = self._context.store
+    def _look_up(self, keys: tuple[bytes, ...]) -> Sequence[int]:
+        store = self.site.store
         try:
             # Loaded once the response is on its way, it must not be alive again after a roll was refused.
-            return store.confirm(keys) if self._committed else store.lookup(keys)
+            return store.lookup_now(keys) if self.committed else store.lookup(keys)
         except StoreUnavailable:
-            if self._context.outage == "closed":
+            if self._without(Ask.LOAD) is Without.FAIL:
                 raise
-            return store.recall(keys)
+            return store.last_known(keys)
 
-    def _begin(self) -> None:
-        """Start over, with nothing."""
-        self._adopt(self._new_record(0, (0,), (), self._absolute_end()), new=True)
+    def _without(self, ask: Ask, record: Record | None = None) -> Without:
+        """How to go on: the store has not answered."""
+        fail_open = record is not None and bool(record.flags & FAIL_OPEN)
+        return may_go_on(self.site.settings.outage, ask, fail_open=fail_open)
 
-    def _new_record(self, flags: int, passed: tuple[int, ...], tags: tuple[bytes, ...], ends: int) -> Record:
-        """A session that nobody holds yet: version 0."""
-        context = self._context
-        if context.outage == "open":
-            flags |= UNCHECKED
-        return Record(urandom(token.ID_SIZE), 0, self._now, context.idle_s, ends, flags, passed, tags, EMPTY)
+    # What it is, by what was asked for until now
 
-    def _absolute_end(self) -> int:
-        """The absolute deadline of a session that begins now."""
-        absolute_ms = self._context.absolute_ms
-        return NEVER if absolute_ms == NEVER else self._now + absolute_ms
+    @property
+    def alive(self) -> Presented | None:
+        """The session that goes on if something is stored, and None if another begins then."""
+        self.load()
+        if self._cleared or self.standing is Standing.LOST or self.standing is Standing.NEW:
+            return None
+        if self._regeneration is not None and not self._is_renewed():
+            return None
+        return self.session
 
-    def _doom(self, each: Presented) -> None:
-        """Have the response delete the cookies of a session that is dead for good.
+    @property
+    def regeneration(self) -> Regeneration | None:
+        """What ``regenerate()`` asked for, if it has not been done yet."""
+        return self._regeneration
 
-        In the single layout the browser may hold another session under that name by now, so they are left.
-        """
-        if each.why in FINAL and self._context.cookies.isolated:
-            self._delete(each)
+    @property
+    def id(self) -> bytes:
+        """That of the session, or of the one that begins if something is stored."""
+        alive = self.alive
+        if alive is not None:
+            return alive.record.id
+        return self._next_id()
 
-    def _delete(self, each: Presented) -> None:
-        self._doomed[each.name] = self._doomed.get(each.name, False) or each.has_lease
+    @property
+    def ended(self) -> Ended | None:
+        """Why nobody is logged in, or None while somebody is."""
+        self.load()
+        if self._regeneration is not None:
+            return None
+        return Ended.LOGGED_OUT if self._cleared and self._ended is None else self._ended
 
-    def _lose(self, why: Why) -> NoReturn:
-        """The session that was loaded, or begun in this request, turns out to be refused."""
-        if self._base is not None:
-            self._base.why = why
-            self._doom(self._base)
-            self._base = None
-        self._lost = why
-        self._unsent = False
-        raise SessionConflict(why.value)
+    @property
+    def changed(self) -> bool:
+        """Whether the application has asked for anything that has not been done yet."""
+        document = self.document
+        return document is not None and (self._left or self._change(document.dump()) is not Change.SAME)
+
+    def _is_somebody(self) -> bool:
+        """Whether the session is that of a user."""
+        return self.session is not None and self.session.is_login and not self._cleared
+
+    def _identities(self) -> tuple[str | None, str | None]:
+        """Who was logged in when the session was loaded, or last saved; and who is by now."""
+        key, document = self.site.identity_key, self.document
+        if key is None or document is None:
+            return None, None
+        now = identity(key, document.read().get(key))
+        return (now if self._identity is None else self._identity[0]), now
+
+    def _is_renewed(self) -> bool:
+        """Whether ``regenerate()`` was called by the user who is logged in."""
+        session, what = self.session, self._regeneration
+        if session is None or what is None or not self._is_somebody():
+            return False
+        before, after = self._identities()
+        if before is not None and after is not None:
+            return before == after
+        return what.tags is None or not is_another_user(session.record.tags, what.tags)
+
+    def _change(self, raw: bytes) -> Change:
+        """What the application has done with the session, whose data are *raw* by now."""
+        before, after = self._identities()
+        if self._cleared:
+            return Change.CLEARED if self._regeneration is None and after is None else Change.LOGGED_IN
+        if after is None and (before is not None or (self._left and self._is_somebody())):
+            return Change.LOGGED_OUT
+        if self._regeneration is not None:
+            if not self._is_somebody():
+                return Change.LOGGED_IN
+            return Change.RENEWED if self._is_renewed() else Change.SWITCHED
+        if before != after:
+            return Change.LOGGED_IN if before is None else Change.SWITCHED
+        assert self.document is not None
+        return Change.SAME if raw is self.document.raw else Change.WRITTEN
 
     # What the application asks for
 
-    def _everyone(self) -> list[bytes]:
-        """The fence keys of all sessions that must end at a logout: those presented, however many there are.
+    def changing(self) -> Document:
+        """The data, to be changed.
 
-        Also of those that are not alive as presented: their browser may hold a later version, or lease, by now.
+        Raises:
+            SessionCommitted: it is too late.
         """
-        record = self._record
-        if not self._beyond:
-            self._beyond = True
-            more = self._open(self._parse()[-PRESENTED:-CANDIDATES])
-            self._presented = [*more, *self._presented]
-        keys = {each.key: None for each in self._presented if each.why not in OVER}
-        if record.version and self._base is None:  # sealed in this very request
-            keys[session_digest(record.id)[:16]] = None
-        return list(keys)
+        if self.committed:
+            raise SessionCommitted("the response headers were sent: this change of the session cannot be kept")
+        return self.load()
 
-    def _end(self) -> None:
-        keys = self._everyone()
-        if keys:
-            self._context.store.fence(keys, ENDED)
-        self._leave(fenced=True)
-        self._begin()
+    def identity_changes(self, value: object) -> None:
+        """The identity key is about to get *value*; None if it is removed, or would be if it were there.
 
-    def _leave(self, *, fenced: bool) -> None:
-        """Have the browser forget every session that it presented."""
-        for each in self._presented:
-            if fenced and each.why not in OVER:
-                each.why = Why.ENDED
-            self._delete(each)
-        self._base = None
-        self._lost = None
-        self._unsent = False
+        Raises:
+            SessionValueError: it cannot be an identity.
+        """
+        key = self.site.identity_key
+        assert key is not None
+        self._left = identity(key, value) is None
+        if self._identity is None:
+            self._identity = (identity(key, self.changing().read().get(key)),)
 
-    def _begin_anew(self, tags: tuple[bytes, ...] | None, others: bytes | None = None) -> None:
-        context, base = self._context, self._base
-        record = self._record
-        # The data of a session that has ended must not go on in another. Those of an anonymous one may, in a login that
-        # was under way when it ended: a login button that was pressed twice, say. With strict, no old version may.
-        asks = context.strict or bool(record.tags or record.flags & ESTABLISHED)
-        if asks and self._lost is not None:
-            raise SessionConflict(self._lost.value)
-        # Without tags nobody says that somebody was authenticated just now, so the deadline of a login stays.
-        keeps_end = tags is None and bool(record.flags & ESTABLISHED)
-        if tags is None:
-            tags = record.tags
-        if len(tags) > token.MAX_TAGS:
-            raise ValueError(f"tags: requires at most {token.MAX_TAGS}, received {len(tags)}")
-        if others is not None and others not in tags:
-            raise ValueError("tag: requires a tag of this session")
-        asked = self._keys()
-        rest = [key for key in self._everyone() if not asks or base is None or key != base.key]
-        confirmed = False
+    def clear(self) -> None:
+        """Begin with nothing. If somebody is logged in, that ends when the response starts."""
+        self.changing()
+        self._discard()
+        self._cleared = True
+        self.document = Document(EMPTY)
+
+    def revert(self) -> None:
+        """Go back to what was loaded, or last saved."""
+        self.changing()
+        self._discard()
+        self.document = Document(EMPTY if self.session is None else self.session.record.data)
+
+    def _discard(self) -> None:
+        """Nothing is asked for any more."""
+        self._regeneration, self._cleared, self._left, self._identity, self._id = None, False, False, None, None
+
+    def regenerate(
+        self, tags: tuple[bytes, ...] | None, idle_s: int | None, absolute_s: int | None, persistent: bool | None
+    ) -> None:
+        """Have the response carry a login, or the next epoch of one; if the session may go on.
+
+        Raises:
+            SessionConflict, StoreUnavailable
+        """
+        document = self.changing()
+        session = None if self._cleared else self.session
+        if self.standing is Standing.LOST and session is not None:
+            if session.is_login:
+                raise SessionConflict(self._why_lost())
+            session = None
+        at, store = self._now(), self.site.store
+        asked = session.keys if session is not None else ()
+        keys = tuple(dict.fromkeys((EVERYTHING, *asked, *(tags or ()))))
+        unasked = False
         try:
-            # In this order: what is raised after the question is larger than the numbers that the session has passed.
-            numbers = context.store.confirm((*asked, *tags))
-            why = self._refused(numbers[: len(asked)])
-            if asks and why is not None:
-                self._lose(why)
-            passed = (numbers[0], *numbers[len(asked) :])
-            if others is not None:
-                passed = self._revoke_others(tags.index(others), others, passed)
-            if asks and base is not None and not context.store.advance(base.key, record.version, ENDED):
-                self._lose(Why.SUPERSEDED)
-            if rest:
-                context.store.fence(rest, ENDED)
-            confirmed = True
+            numbers = store.lookup_now(keys)
         except StoreUnavailable:
-            # An anonymous session may be left behind; one that says who somebody is must not.
-            somebody = any(each.is_somebody(self._now) for each in self._presented)
-            if context.outage == "closed" or others is not None or somebody:
+            if self._without(Ask.END if self._somebody_may_live(at) else Ask.BEGIN) is Without.FAIL:
                 raise
-            log.warning("a session began while the revocation store was unavailable; the one before it was not ended")
-            numbers = context.store.recall((EVERYTHING, *tags))
-            passed = tuple(numbers)
-        ends = self._absolute_end()
-        if keeps_end:  # and today's, if that is shorter than the one stamped
-            ends = record.ends if base is None else base.ends
-        data = self._read()
-        self._leave(fenced=confirmed)
-        self._adopt(self._new_record(ESTABLISHED, passed, tags, ends), new=True)
-        self._data, self._suspect, self._nested = data, True, True
+            numbers, unasked = store.last_known(keys), True
+        held = dict(zip(keys, numbers, strict=True))
+        if session is not None:
+            ended = session.expired(at) or policy.refused([held[key] for key in asked], session.limits)
+            if ended is not None:
+                self._lose(ended)
+                if session.is_login:
+                    raise SessionConflict(str(ended))
+        self._regeneration = Regeneration(tags, idle_s, absolute_s, persistent, at, held, unasked)
+        if self.standing is Standing.LOST or (self.site.identity_key is None and self._is_switched()):
+            document.keep_assigned()
 
-    def _revoke_others(self, index: int, tag: bytes, passed: tuple[int, ...]) -> tuple[int, ...]:
-        """Raise a tag's fence from the number that this session has been found to pass, and pass the new one too."""
-        held = passed[1 + index]
-        number = next_not_before(int(self._context.clock() * 1000), (held,))
+    def _is_switched(self) -> bool:
+        return self._is_somebody() and not self._is_renewed()
+
+    def revoke_others(self, tag: bytes) -> None:
+        """End all other sessions with *tag*, and begin the next epoch of this one, at once.
+
+        Raises:
+            ValueError, SessionConflict, SessionTooLarge, StoreUnavailable
+        """
+        document = self.changing()
+        session = self.session
+        if session is None or self._cleared or tag not in session.record.tags:
+            raise ValueError("tag: requires a tag of this session")
+        if self.standing is Standing.LOST:
+            raise SessionConflict(self._why_lost())
+        held = self.site.store.lookup_now((tag,))[0]
+        number = next_revoked_before(self._now(), (held,))
         if number is None:
             raise StoreUnavailable("the same tag is being revoked again and again")
-        if not self._context.store.advance(tag, held, number):
-            self._lose(Why.TAG)
-        return (*passed[: 1 + index], number, *passed[2 + index :])
+        record = successor.renewed(self.site.settings, session.record, session.record.tags, None, document.dump())
+        record = record._replace(
+            passed=(
+                record.passed[0],
+                *(number if each == tag else passed for each, passed in zip(record.tags, record.passed[1:])),
+            )
+        )
+        # In one step with the epoch: so it cannot pass off somebody else's revocation of the tag as its own.
+        self._begin_epoch(session, record, limits=[(tag, held)], raises=[(tag, number)])
+        self._done()
 
-    def _keep(self) -> None:
-        raw = self._dump()
-        if self._emptied(raw):
-            self._end()
-        elif self._changed(raw):
-            self._seal(raw, extends=True)  # checks all there is to check; the response seals it again
-        elif self._base is not None or self._unsent or self._lost is not None:
-            self._check()
+    def invalidate(self) -> None:
+        """End everything that the request presented, now. The data are gone.
 
-    def _changed(self, raw: bytes) -> bool:
-        record = self._record
-        return raw is not record.data or (record.version == 0 and bool(record.tags))
+        Raises:
+            StoreUnavailable
+        """
+        self.load()
+        everyone = self._everyone()
+        if everyone:
+            self.site.store.fence(_fences(everyone), ENDED)
+        for each in everyone:
+            each.ended = Ended.LOGGED_OUT
+        self._start_over(Ended.LOGGED_OUT if any(each.is_login for each in everyone) else self._ended)
 
-    def _emptied(self, raw: bytes) -> bool:
-        return raw == EMPTY and self._base is not None and self._base.record.data != EMPTY
+    def forget(self) -> None:
+        """Have the response delete what the request presented. It ends nothing.
 
-    # What the response carries
+        Raises:
+            SessionCommitted
+        """
+        self.changing()
+        self._start_over(self._ended or Ended.LOGGED_OUT)
 
-    def _commit(self, wants_roll: Callable[[], bool]) -> tuple[list[str], bool]:
-        """The values of the response's Set-Cookie headers, and whether the session itself is among them.
+    def save(self) -> None:
+        """Check, and seal what changed.
 
-        Called when the response starts, and again if it starts over. The session was loaded.
+        Raises:
+            SessionConflict, SessionTooLarge, SessionValueError, StoreUnavailable
+        """
+        document = self.changing()
+        act = ACTS[self.standing][self._change(document.dump())]
+        if act is Act.DROP or (act is Act.NOTHING and self.standing is Standing.LOST):
+            raise SessionConflict(self._why_lost())
+        self._perform(act, None)
+
+    def check(self) -> bool:
+        """Whether the session is alive, now.
+
+        Raises:
+            StoreUnavailable: as the outage policy has it.
+        """
+        self.load()
+        session = self.session
+        if session is None or self.standing is Standing.LOST:
+            return False
+        try:
+            numbers = self.site.store.lookup_now(session.keys)
+        except StoreUnavailable:
+            if self._without(Ask.LOAD) is Without.FAIL:
+                raise
+            numbers = self.site.store.last_known(session.keys)
+        ended = session.expired(self._now()) or policy.refused(numbers, session.limits)
+        if ended is not None:
+            self._lose(ended)
+        return ended is None
+
+    # What becomes of it
+
+    def _lose(self, ended: Ended) -> None:
+        """The session turns out to be dead: its data must not live on."""
+        session = self.session
+        assert session is not None
+        session.ended = ended
+        if session.is_login:
+            self._ended = ended
+        if self.standing is Standing.SEALED:
+            self._settled.pop(session.name, None)
+        self.standing = Standing.LOST
+
+    def _conflict(self, ended: Ended) -> NoReturn:
+        self._lose(ended)
+        raise SessionConflict(str(ended))
+
+    def _why_lost(self) -> str:
+        return str(self.session.ended if self.session is not None else self._ended)
+
+    def _start_over(self, ended: Ended | None) -> None:
+        """Have the browser forget everything that it presented, and go on with nothing."""
+        self._forget(self._names())
+        self._advance_slot()
+        self._discard()
+        self.session, self.standing, self._ended = None, Standing.NEW, ended
+        self.document = Document(EMPTY)
+
+    def _become(self, session: Presented) -> None:
+        """The session is one that this request has sealed."""
+        self.session, self.standing = session, Standing.SEALED
+        self._ended = None if session.is_login else self._ended
+
+    def _done(self) -> None:
+        """What was asked for has been done: changes count from here."""
+        self._discard()
+        assert self.document is not None
+        self.document.rebase(EMPTY if self.session is None else self.session.record.data)
+
+    def _everyone(self) -> list[Presented]:
+        """All authentic sessions of the request: those presented, and what it has sealed."""
+        presented, session = self.arrival.presented, self.session
+        return [*presented, session] if session is not None and session not in presented else [*presented]
+
+    def _logins(self) -> list[Presented]:
+        return [each for each in self._everyone() if each.is_login]
+
+    def _somebody_may_live(self, now: int) -> bool:
+        return any(each.may_live_elsewhere(now) for each in self._logins())
+
+    # The cookies of the response
+
+    def _settle(self, sent: Sent) -> None:
+        self._settled.pop(sent.name, None)  # the order is that of the last time
+        self._settled[sent.name] = sent
+
+    def _names(self) -> list[str]:
+        """The names of all cookies that are there, or would be: of sessions and leases."""
+        settled = [each.name for each in self._settled.values() if each.name != self.site.cookies.slot]
+        return [*self.arrival.found.names, *settled]
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """Delete cookies, and do not send them."""
+        presented = self.arrival.found.names
+        for name in names:
+            if name in presented:
+                self._settle(Sent(name, None, None))
+            elif self._settled[name].value is not None:
+                del self._settled[name]
+
+    def _advance_slot(self) -> str:
+        """The slot that a login takes. From now on its pair counts as used."""
+        cookies, arrival = self.site.cookies, self.arrival
+        pair = cookies.next_pair(arrival.found.slot if self._slot is None else self._slot, arrival.names)
+        self._slot = pair
+        self._settle(Sent(cookies.slot, str(pair), self.site.settings.absolute_ms // 1000))
+        return cookies.in_pair(pair)
+
+    def _seal(self, name: str, record: Record, issued: int, now: int) -> Sent:
+        """The cookie *name* for a record.
+
+        Raises:
+            SessionTooLarge
+        """
+        site = self.site
+        value = seal_session(site.ring, name, issued, token.pack(record))
+        sent = Sent(name, value, None if record.flags & TRANSIENT else max((record.ends - now) // 1000, 0))
+        size = len(site.cookies.header(*sent))
+        if size > LIMIT:
+            assert self.document is not None
+            sizes = sorted(((len(encode(item)), key) for key, item in self.document.read().items()), reverse=True)
+            largest = ", ".join(f"{key!r} ({length} bytes)" for length, key in sizes[:3])
+            raise SessionTooLarge(
+                f"the session cookie would have {size} bytes and browsers accept {LIMIT}; the largest keys are {largest}"
+            )
+        return sent
+
+    # The response
+
+    def commit(self, wants_roll: WantsRoll) -> list[Sent]:
+        """The cookies of the response. Called when it starts, and again if it starts over.
 
         Args:
             wants_roll: asked only if the session is due to be rolled, or was written.
 
         Raises:
             SessionTooLarge, SessionValueError: the session cannot be kept.
-            StoreUnavailable: the session was emptied, which is a logout, and the store did not confirm it;
-                or the outage policy refuses the write.
-            After any of these, a second call does what can be done without the change that failed.
+            SessionConflict: a login, or ``regenerate()``, found that the session has ended.
+            StoreUnavailable: the store did not confirm what the outage policy wants to be confirmed.
+            After any of these, the session is what it was before, and a second call sends what had been done.
         """
-        self._committed = True
-        if self._gave_up:
-            return self._set_cookies(*self._decide_again(wants_roll))
-        self._gave_up = True  # until it went well
-        written, lease = self._decide(self._dump(), wants_roll)
-        self._gave_up = False
-        return self._set_cookies(written, lease)
+        if not self.committed:
+            if self.document is not None:
+                self._decide(self.document, wants_roll)
+            elif self._looks_due():
+                self._roll_unread(wants_roll)
+            self.committed = True
+        return [*self._settled.values()] if self._settled else []
 
-    def _commit_unread(self) -> tuple[list[str], bool]:
-        """As ``_commit``, of a session that was not loaded, ``_looks_due``, and may be rolled.
+    def _decide(self, document: Document, wants_roll: WantsRoll) -> None:
+        try:
+            act = ACTS[self.standing][self._change(document.dump())]
+            if act is Act.DROP:
+                self._log_dropped(self._why_lost())
+            elif act is Act.ROLL and not self._left:  # as for most requests
+                if self.session is not None:
+                    self._roll(self.session, wants_roll)
+            else:
+                self._perform(act, wants_roll)
+        except SessionConflict as error:
+            if act is not Act.WRITE and act is not Act.SEND:
+                self.revert()
+                raise
+            self._log_dropped(str(error))
+        except BaseException:
+            self.revert()
+            raise
 
-        It is not loaded for that, if it is the only one, as nearly always.
-        """
-        self._committed = self._gave_up = True  # the latter until it went well
-        self._doomed = {}
-        sessions = self._parse()
-        alone = self._open(sessions) if len(sessions) == 1 else ()
-        if alone and alone[0].why is None:
-            base: Presented | None = alone[0]
-        else:
-            self._load()
-            base = self._base
-        written = lease = None
-        if base is not None and self._now - base.seen >= self._context.renew_after_ms:
-            written, lease = self._roll(base)
-        self._gave_up = False
-        return self._set_cookies(written, lease)
+    def _log_dropped(self, why: str) -> None:
+        session = self.session
+        log.warning("session %s: a write was dropped: %s", session.record.id.hex() if session else "-", why)
 
-    def _set_cookies(self, written: str | None, lease: str | None) -> tuple[list[str], bool]:
-        """What ``_commit`` returns: the session, its lease, and what is to be deleted."""
-        if len(self._presented) > 1:
-            self._end_others()
-        set_cookies = []
-        if written is not None:
-            set_cookies.append(written)
-        if lease is not None:
-            set_cookies.append(lease)
-        if self._doomed:
-            cookies = self._context.cookies
-            for name, has_lease in self._doomed.items():
-                if written is None or cookies.isolated:
-                    set_cookies.append(cookies.delete(name))
-                if has_lease:
-                    set_cookies.append(cookies.delete(cookies.lease_name(name)))
-        return set_cookies, written is not None
+    def _perform(self, act: Act, wants_roll: WantsRoll | None) -> None:
+        """Carry out an act. *wants_roll* is None for ``save()``, whose write is activity."""
+        if self._left and act is not Act.LOGOUT and self._identities()[1] is None:
+            self._end_unseen()
+        match act:
+            case Act.ROLL | Act.SEND:
+                if wants_roll is None or act is Act.SEND:
+                    self._confirm(Ask.SEND if act is Act.SEND else self._ask_to_write())
+                elif self.session is not None:
+                    self._roll(self.session, wants_roll)
+                return
+            case Act.BEGIN:
+                self._begin()
+            case Act.WRITE:
+                self._write(wants_roll)
+            case Act.LOGIN:
+                self._log_in()
+            case Act.RENEW:
+                self._renew()
+            case Act.LOGOUT:
+                self._log_out()
+            case Act.CONFLICT:
+                raise SessionConflict(self._why_lost())
+            case _:
+                return
+        self._done()
+
+    # The acts
 
     def _looks_due(self) -> bool:
         """Whether a roll looks due, by time stamps that are not authenticated: whoever forges them gets less."""
-        context, now = self._context, self._now
-        if not context.rolls:
+        site = self.site
+        settings = site.settings
+        if not settings.rolls or not site.cookies.may_present(self._header):
             return False
-        if not context.renew_after_ms:  # then no stamp is fresh, but one of a clock that is ahead: _commit_unread looks
-            return bool(self._parse())
-        # A stamp that no clock of ours can have made counts for nothing.
-        since, until = now - context.renew_after_ms, now + CLOCK_TOLERANCE_MS
-        if since < context.cookies.last_stamp(self._header) <= until:
+        if not settings.renew_after_ms:  # then no stamp is fresh, but one of a clock that is ahead: _roll looks
+            return bool(self.arrival.names)
+        now = self._now()
+        since = now - settings.renew_after_ms
+        if is_fresh(site.cookies.last_time(self._header), since, now):
             return False  # as for most requests
-        sessions = self._parse()[-CANDIDATES:]
-        values = [*(value for _, value in sessions), *(self._leases.get(name, "") for name, _ in sessions)]
-        return bool(values) and not any(since < peek(value) <= until for value in values)
+        return self.arrival.looks_due(since, now)
 
-    def _decide(self, raw: bytes, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
-        """The Set-Cookie values of session and lease."""
-        changed = self._changed(raw)
-        if not (changed or self._unsent):
-            context, base = self._context, self._base
-            if base is None or not context.rolls or self._now - base.seen < context.renew_after_ms or not wants_roll():
-                return None, None
-            return self._roll(base)
-        if changed and self._emptied(raw):
-            self._end()
-            return None, None
+    def _roll_unread(self, wants_roll: WantsRoll) -> None:
+        """Roll a session that nobody has looked at. It is not loaded for that, if it is the only one, as nearly always.
+
+        So the fences are asked once, authoritatively.
+        """
+        if not wants_roll():
+            return
+        session = self.arrival.alone(self.site, self._now())
+        if session is None:
+            self.load()
+            session = self.session
+        if session is not None:
+            self._roll(session, lambda: True)
+
+    def _roll(self, session: Presented, wants_roll: WantsRoll) -> None:
+        """Send a lease, if one is due and the session is alive."""
+        site, now = self.site, self._now()
+        settings = site.settings
+        if not settings.rolls or now - session.last_activity < settings.renew_after_ms or session.expired(now):
+            return
+        if not wants_roll():
+            return
+        record = session.record
         try:
-            return self._seal(raw if changed else None, extends=self._base is None or wants_roll()), None
-        except SessionConflict as error:
-            log.warning("session %s: a write was dropped: %s", self.id, error)
-            return None, None
+            numbers = site.store.lookup_now(session.keys)
+        except StoreUnavailable:
+            if self._without(Ask.ROLL, record) is Without.SKIP:
+                return
+            numbers = site.store.last_known(session.keys)
+        ended = policy.refused(numbers, session.limits)
+        if ended is not None:
+            log.info("session %s not rolled: %s", record.id.hex(), ended)
+            if self.session is session:
+                self._lose(ended)
+            return
+        if session.expired(self._now()):  # suspended since, it would be revived by the stamp from before
+            return
+        name = site.cookies.lease_name(session.name)
+        value = seal_lease(site.ring, name, record.id, (now, session.idle, record.version))
+        left = None if record.flags & TRANSIENT else min((session.ends - now) // 1000, session.idle)
+        self._settle(Sent(name, value, left))
+        session.last_activity = now
+        self._end_others(session)
 
-    def _decide_again(self, wants_roll: Callable[[], bool]) -> tuple[str | None, str | None]:
-        """As ``_decide``, without the change that failed: what was saved before it is kept. Raises nothing."""
-        if self._record.version == 0:
-            return None, None
-        try:
-            return self._decide(self._record.data, wants_roll)
-        except (SessionTooLarge, StoreUnavailable) as error:
-            log.error("session %s: not sent: %s", self.id, error)
-            return None, None
+    def _end_others(self, session: Presented) -> None:
+        """End the other logins that the request presents: requests that logged in have raced, and one is *the* login.
 
-    def _check(self) -> bool:
-        """Ask the fences, authoritatively, whether the session may be issued. False if nobody could be asked.
+        Deleted from the browser only, they would escape its logout.
+        """
+        if len(self.arrival.presented) < 2 or not session.is_login:
+            return
+        others = [
+            each
+            for each in self.arrival.presented
+            if each.is_login and each.ended is None and each.record.id != session.record.id
+        ]
+        if others:
+            try:
+                self.site.store.fence(_fences(others), ENDED)
+            except StoreUnavailable:
+                return  # by the table, for Ask.OTHERS: the next roll tries again
+            for each in others:
+                each.ended = Ended.LOGGED_OUT
+
+    def _ask_to_write(self) -> Ask:
+        return Ask.VERSIONED if self.site.settings.versioned else Ask.WRITE
+
+    def _confirm(self, ask: Ask) -> bool:
+        """Ask the fences, authoritatively, whether the session may be issued. False: nobody answered, and it may.
 
         Raises:
-            SessionConflict: a fence refuses it. Its cookies will be deleted.
-            StoreUnavailable: nobody could be asked, and the outage policy is not to write then.
+            SessionConflict: a fence, or the clock, refuses it.
+            StoreUnavailable: nobody answered, and the outage policy is not to go on then.
         """
-        if self._lost is not None:
-            raise SessionConflict(self._lost.value)
-        context, base = self._context, self._base
-        keys = self._keys()
+        session, store = self.session, self.site.store
+        assert session is not None
         confirmed = True
         try:
-            numbers = context.store.confirm(keys)
+            numbers = store.lookup_now(session.keys)
         except StoreUnavailable:
-            # A strict write needs the store; one that save() has done is done.
-            if context.outage == "closed" or (context.strict and base is not None and not self._unsent):
+            without = self._without(ask, session.record)
+            if without is Without.FAIL:
+                if ask is Ask.SEND:
+                    self._lose(session.ended or Ended.SUPERSEDED)
                 raise
-            confirmed = False
-            numbers = context.store.recall(keys)
-        why = self._refused(numbers)
-        if why is not None:
-            self._lose(why)
+            confirmed = without is Without.EXTEND
+            numbers = store.last_known(session.keys)
+        ended = policy.refused(numbers, session.limits) or session.expired(self._now())
+        if ended is not None:
+            self._conflict(ended)
         return confirmed
 
-    def _keys(self) -> tuple[bytes, ...]:
-        """Those of the fences that apply to the session, as it is by now."""
-        if self._base is not None:
-            return self._base.keys
-        record = self._record
-        return (EVERYTHING, session_digest(record.id)[:16], *record.tags)
+    def _find_out(self, session: Presented) -> Ended | None:
+        """Why the store refused a change of the session."""
+        return policy.refused(self.site.store.lookup_now(session.keys), session.limits)
 
-    def _refused(self, numbers: Sequence[int]) -> Why | None:
-        """Why the fences *numbers*, those of ``_keys``, refuse the session, or None."""
-        record = self._record
-        if record.version == 0 and not record.flags & ESTABLISHED:  # it begins now
-            record = self._record = record._replace(passed=(numbers[0],))
-        return policy.refused(record, numbers)
+    def _everything(self) -> tuple[int, bool]:
+        """The number of everything, for a session that begins now, and whether nobody could be asked."""
+        try:
+            return self.site.store.lookup_now((EVERYTHING,))[0], False
+        except StoreUnavailable:
+            if self._without(Ask.BEGIN) is Without.FAIL:
+                raise
+            return 0, True
 
-    def _seal(self, raw: bytes | None, *, extends: bool) -> str:
-        """The Set-Cookie value of the session: a version later with the data *raw*, or as it was saved.
+    def _begin(self) -> None:
+        """Begin an anonymous session."""
+        assert self.document is not None
+        now, (everything, unasked) = self._now(), self._everything()
+        record = successor.begun(
+            self.site.settings, self.id, now, everything, unasked=unasked, data=self.document.dump()
+        )
+        self._send(record, self.site.cookies.anonymous, now, now)
 
-        *extends*: the write is activity that keeps the session alive.
-        """
-        context, base = self._context, self._base
-        confirmed = self._check()
-        record, idle, issued = self._record, context.idle_s, self._now
-        if base is None:  # begun in this request: no older copy exists
-            version = 1
-        else:
-            version = record.version + 1
-            if extends and (confirmed or self._may_go_unchecked(record)):
-                idle = min(record.idle, idle)
-            else:  # it must not extend anything: it keeps the last confirmed activity, and what limits it
-                idle, issued = base.idle, base.seen
-        if raw is None:
-            return self._session_cookie(record._replace(idle=idle), issued)
-        ends = base.ends if base is not None else record.ends
-        id_, _, created, _, _, flags, passed, tags, _ = record
-        sealed = Record(id_, version, created, idle, ends, flags, passed, tags, raw)  # cheaper than _replace
-        set_cookie = self._session_cookie(sealed, issued)
-        if context.strict and base is not None and not context.store.advance(base.key, record.version, version):
-            self._lose(Why.SUPERSEDED)
-        self._record = sealed
-        self._unsent = True
-        return set_cookie
+    def _send(self, record: Record, name: str, issued: int, now: int) -> None:
+        self._settle(self._seal(name, record, issued, now))
+        self._become(Presented(name, self.site.opened(issued, record)))
 
-    def _may_go_unchecked(self, record: Record) -> bool:
-        """Whether activity extends the session although the store cannot be asked.
+    def _write(self, wants_roll: WantsRoll | None) -> None:
+        """Send the next version."""
+        session, document, site, now = self.session, self.document, self.site, self._now()
+        assert session is not None
+        assert document is not None
+        record = session.record
+        ended = session.expired(now)
+        if ended is not None:
+            self._conflict(ended)
+        version = record.version + 1
+        if token.is_worn(record.version):
+            if session.is_login:
+                return self._renew()
+            version = token.next_epoch(record.version)  # nothing else tells the epochs of an anonymous session apart
+        extends = wants_roll is None or wants_roll()
+        data, settings = document.dump(), site.settings
 
-        Only if it was so when the session began: fences raised before then do not live long enough for it.
-        """
-        return self._context.outage == "open" and bool(record.flags & UNCHECKED)
-
-    def _session_cookie(self, record: Record, issued: int) -> str:
-        context = self._context
-        name = self._base.name if self._base is not None else context.cookies.name(session_digest(record.id))
-        value = seal_session(context.ring, name, issued, token.pack(record))
-        left = (record.ends - self._now) // 1000
-        if not context.cookies.isolated and record.idle != UNLIMITED:
-            left = min(left, record.idle)  # it is sent again with every roll
-        set_cookie = context.cookies.set(name, value, max(left, 0))
-        if len(set_cookie) > LIMIT:
-            sizes = sorted(((len(_encode(value)), key) for key, value in self.items()), reverse=True)
-            largest = ", ".join(f"{key!r} ({size} bytes)" for size, key in sizes[:3])
-            raise SessionTooLarge(
-                f"the session cookie would have {len(set_cookie)} bytes and browsers accept {LIMIT};"
-                f" the largest keys are {largest}"
+        def sealed() -> tuple[Sent, Presented]:
+            # What extends nothing keeps the last confirmed activity, and what limits it.
+            issued, idle = (now, min(record.idle, settings.idle_s)) if extends else (session.last_activity, session.idle)
+            following = successor.written(record, version, idle=idle, ends=session.ends, data=data)
+            return self._seal(session.name, following, issued, now), Presented(
+                session.name, site.opened(issued, following)
             )
-        return set_cookie
 
-    def _roll(self, base: Presented) -> tuple[str | None, str | None]:
-        context, now, record = self._context, self._now, base.record
-        try:
-            numbers = context.store.confirm(base.keys)
-        except StoreUnavailable:
-            if not self._may_go_unchecked(record):
-                return None, None
-            numbers = context.store.recall(base.keys)
-        why = policy.refused(record, numbers)
-        if why is not None:
-            log.info("session %s not rolled: %s", record.id.hex(), why.value)
-            base.why = why
-            self._doom(base)
-            self._base = None
-            return None, None
-        if not context.cookies.isolated:
-            return self._session_cookie(
-                record._replace(idle=min(record.idle, context.idle_s), ends=base.ends), now
-            ), None
-        left = (base.ends - now) // 1000
-        name = context.cookies.lease_name(base.name)
-        value = seal_lease(context.ring, name, record.id, (now, base.idle, record.version))
-        return None, context.cookies.set(name, value, min(left, base.idle))
+        sent, following = sealed()
+        if settings.versioned:
+            limits = tuple(zip(session.keys, session.limits))
+            if not site.store.compare_and_raise(limits, ((session.key, version),)):
+                self._conflict(self._find_out(session) or Ended.SUPERSEDED)
+            if session.expired(self._now()):
+                self._conflict(Ended.IDLE)
+        elif not self._confirm(Ask.WRITE) and extends:
+            extends = False
+            sent, following = sealed()
+        self._settle(sent)
+        self._become(following)
+        self._end_others(following)
 
-    def _end_others(self) -> None:
-        """A request may present several sessions, if requests that began one have raced: one of them is the session."""
-        base = self._base
-        if base is None:
-            return
-        others = [each for each in self._presented if each.why is None and each.record.id != base.record.id]
-        if not others:
-            return
+    def _renew(self) -> None:
+        """Begin the next epoch of the login."""
+        session, document, what = self.session, self.document, self._regeneration
+        assert session is not None
+        assert document is not None
+        record, settings = session.record, self.site.settings
+        tags = record.tags if what is None or what.tags is None else what.tags
+        tags = self._with_identity(tags)
+        what = self._with_numbers(what, tags, record.tags)
         try:
-            # Deleted from the browser only, they would escape its logout.
-            self._context.store.fence([each.key for each in others], ENDED)
-        except StoreUnavailable:
-            return
+            following = successor.renewed(settings, record, tags, what, document.dump())
+        except OverflowError:
+            raise SessionConflict("the login has had all its epochs: log in again") from None
+        self._begin_epoch(session, following)
+
+    def _with_identity(self, tags: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """*tags*, and that of who is logged in."""
+        user = self._identities()[1]
+        if user is not None and (key := tag_key(f"user:{user}")) not in tags:
+            tags = (*tags, key)
+        if len(tags) > token.MAX_TAGS:
+            raise ValueError(f"tags: requires at most {token.MAX_TAGS}, received {len(tags)}")
+        return tags
+
+    def _with_numbers(
+        self, what: Regeneration | None, tags: tuple[bytes, ...], known: tuple[bytes, ...] = ()
+    ) -> Regeneration:
+        """What ``regenerate()`` asked for; if nobody called it, as if it had been called now. It knows all *tags*."""
+        if what is None:
+            what = Regeneration(None, None, None, None, self._now(), {}, False)
+        missing = tuple(key for key in (EVERYTHING, *tags) if key not in what.numbers and key not in known)
+        if missing and not what.unasked:
+            try:
+                numbers = self.site.store.lookup_now(missing)
+            except StoreUnavailable:
+                if self._without(Ask.END if self._somebody_may_live(what.at) else Ask.BEGIN) is Without.FAIL:
+                    raise
+                return what._replace(unasked=True)
+            what = what._replace(numbers={**what.numbers, **dict(zip(missing, numbers, strict=True))})
+        return what
+
+    def _begin_epoch(
+        self,
+        session: Presented,
+        record: Record,
+        limits: Sequence[tuple[bytes, int]] = (),
+        raises: Sequence[tuple[bytes, int]] = (),
+    ) -> None:
+        """Send the next epoch of a login, in the other half of its pair, and end the one before.
+
+        Raises:
+            SessionConflict: another request was first.
+            SessionTooLarge, StoreUnavailable
+        """
+        now = self._now()
+        ended = session.expired(now)
+        if ended is not None:
+            self._conflict(ended)
+        site = self.site
+        name = site.cookies.other_half(session.name)
+        sent = self._seal(name, record, now, now)
+        others = [each for each in self._logins() if each.record.id != record.id]
+        limits = (*zip(session.keys, session.limits), *limits)
+        raises = ((session.key, record.version), *raises, *((key, ENDED) for key in _fences(others)))
+        if not site.store.compare_and_raise(limits, raises):
+            self._conflict(self._find_out(session) or Ended.SUPERSEDED)
+        if session.expired(self._now()):
+            self._conflict(Ended.IDLE)
         for each in others:
-            each.why = Why.ENDED
-            self._doom(each)
+            each.ended = Ended.LOGGED_OUT
+        self._forget(self._names())
+        self._settle(sent)
+        self._become(Presented(name, site.opened(now, record)))
+
+    def _log_in(self) -> None:
+        """Begin a login, and end what the request presented."""
+        document, site = self.document, self.site
+        assert document is not None
+        session = self.session if not self._cleared and self.standing in (Standing.HELD, Standing.SEALED) else None
+        is_lost = self.standing is Standing.LOST and not self._cleared
+        if is_lost or self._change(document.dump()) is Change.SWITCHED:
+            document.keep_assigned()
+        now = self._now()
+        if session is not None and (ended := session.expired(now)) is not None:
+            return self._log_in_without(session, ended)
+        asked = self._regeneration
+        tags = self._with_identity((asked.tags if asked is not None else None) or ())
+        what = self._with_numbers(asked, tags)
+        record = successor.logged_in(site.settings, self._next_id(), tags, what, document.dump())
+        cookies = site.cookies
+        slot = self._slot if self._slot is not None else self.arrival.found.slot
+        name = cookies.in_pair(cookies.next_pair(slot, self.arrival.names))
+        sent = self._seal(name, record, now, now)
+        opened = site.opened(now, record)
+        everyone = self._everyone()
+        if everyone or asked is not None:
+            # What was raised since the call, too, ends the new session.
+            limits = [*zip(opened.keys, opened.limits), *(zip(session.keys, session.limits) if session else ())]
+            try:
+                done = site.store.compare_and_raise(limits, [(key, ENDED) for key in _fences(everyone)])
+            except StoreUnavailable:
+                if self._without(Ask.END if self._somebody_may_live(now) else Ask.BEGIN) is Without.FAIL:
+                    raise
+                log.warning("a session began while the revocation store was unavailable; what it follows was not ended")
+                record = successor.logged_in(
+                    site.settings, record.id, tags, what._replace(unasked=True), document.dump()
+                )
+                sent, opened, done = self._seal(name, record, now, now), site.opened(now, record), True
+            if not done:
+                ended = self._find_out(session) if session is not None else None
+                if session is None or ended is None:
+                    raise SessionConflict("the login was revoked before its response")
+                return self._log_in_without(session, ended)
+            if session is not None and session.expired(self._now()):
+                self._conflict(Ended.IDLE)
+            for each in everyone:
+                each.ended = Ended.LOGGED_OUT
+        self._forget(self._names())
+        self._advance_slot()
+        self._settle(sent)
+        self._become(Presented(name, opened))
+
+    def _log_in_without(self, session: Presented, ended: Ended) -> None:
+        """The session that a login was to follow is dead. If it was a user's, that is a conflict."""
+        self._lose(ended)
+        if session.is_login:
+            raise SessionConflict(str(ended))
+        self._log_in()
+
+    def _log_out(self) -> None:
+        """End every login presented. What is left goes on in an anonymous session, if the one before was alive."""
+        document, site = self.document, self.site
+        assert document is not None
+        session = self.session if not self._cleared and self.standing in (Standing.HELD, Standing.SEALED) else None
+        ending = self._logins() if session is None or session.is_login else [*self._logins(), session]
+        sent = left = None
+        if (session is not None or self._cleared) and document.dump() != EMPTY:
+            now, (everything, unasked) = self._now(), self._everything()
+            record = successor.begun(
+                site.settings, self._next_id(), now, everything, unasked=unasked, data=document.dump()
+            )
+            sent = self._seal(site.cookies.anonymous, record, now, now)
+            left = Presented(sent.name, site.opened(now, record))
+        raises = [(key, ENDED) for key in _fences(ending)]
+        if session is not None and left is not None:
+            is_alive = not session.expired(self._now()) and site.store.compare_and_raise(
+                tuple(zip(session.keys, session.limits)), raises
+            )
+            if not is_alive:
+                site.store.compare_and_raise((), raises)
+            if not is_alive or session.expired(self._now()):
+                sent = left = None
+        elif raises:
+            site.store.compare_and_raise((), raises)
+        was_login = bool(self._logins())
+        for each in ending:
+            each.ended = Ended.LOGGED_OUT
+        self._forget(self._names())
+        self._advance_slot()
+        self.session, self.standing = None, Standing.NEW
+        self._ended = Ended.LOGGED_OUT if was_login else self._ended
+        if sent is None or left is None:
+            self.document = Document(EMPTY)
+        else:
+            self._settle(sent)
+            self._become(left)
+
+    def _end_unseen(self) -> None:
+        """The identity was taken out of a session in which nobody is logged in: a newer one may be on its way."""
+        logins = self._logins()
+        if logins:
+            self.site.store.fence(_fences(logins), ENDED)
+            for each in logins:
+                each.ended = Ended.LOGGED_OUT
+            self._ended = Ended.LOGGED_OUT
+        is_ours = self.site.cookies.is_login
+        self._forget([name for name in self._names() if is_ours(name.removesuffix("-lease"))])
+        self._advance_slot()
+        self._left = False
+
+    def _next_id(self) -> bytes:
+        if self._id is None:
+            self._id = urandom(token.ID_SIZE)
+        return self._id
 
 
-def _rank(each: Presented) -> tuple[bool, int, int, int]:
-    """Which of several sessions is *the* session: the largest.
-
-    A login outranks a session that merely came to be because a request stored something and presented none: such
-    a request may be in flight during the login, be answered after it, and would hide it.
-    """
-    record = each.record
-    return bool(record.flags & ESTABLISHED), record.created, record.version, each.seen
+def _fences(sessions: Sequence[Presented]) -> list[bytes]:
+    """The sessions' own fences, each once."""
+    return list({each.key: None for each in sessions})

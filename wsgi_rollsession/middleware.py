@@ -1,94 +1,57 @@
-"""The WSGI filter: the only module that knows WSGI, and the map of all others.
-
-    environ -> cookies (header -> candidates) -> seal (open) -> token (record) -> policy (alive?)
-            -> revocation (fences) -> session (mapping) -> the application
-            -> policy (decide) -> revocation (authoritative) -> token -> seal -> cookies (Set-Cookie)
-
-``presented`` is the left half of that way, ``exchange`` leads one request along all of it.
-"""
+"""The WSGI filter: the only module that knows WSGI (PEP 3333). Everything else is ``sessions.Sessions``."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .caching import Headers
 from .errors import ConfigurationError, StoreUnavailable
-from .exchange import Exchange
-from .presented import Context
-from .revocation import StoreOptions, open_store
-from .revocation.fence import ENDED, EVERYTHING, session_key, tag_key
 from .session import Session
-from .settings import Settings
+from .sessions import ROLL, SESSION, Sessions
+from .settings import Options
+from .standing import Outage
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 log = logging.getLogger("wsgi_rollsession")
 
-SESSION = "wsgi_rollsession.session"
-ROLL = "wsgi_rollsession.roll"
-
-Headers = list[tuple[str, str]]
-
-_is_id = re.compile("[0-9A-Fa-f]{32}").fullmatch
-_is_shared = re.compile(r"(?:^|,)\s*(?:public\b|s-maxage\s*=)", re.IGNORECASE).search
-
 
 class RollSession:
-    """Wraps a WSGI application (PEP 3333) with sessions that stay logged out.
+    """Wraps a WSGI application with sessions that stay logged out.
+
+        application = RollSession(application, keys=…, revocations=…, identity_key="user_id")
 
     Args:
         application: the WSGI application.
-        options: see ``Settings`` and docs/configuration.md; ``keys`` and ``revocations`` are required.
+        options: see docs/configuration.md; ``keys`` and ``revocations`` are required.
 
     Raises:
         ConfigurationError: names the option, what it requires and what it received.
     """
 
-    def __init__(self, application: Callable[..., Iterable[bytes]], **options: Any) -> None:
-        try:
-            settings = Settings(**options)
-        except TypeError as error:
-            raise ConfigurationError(f"options: {str(error).replace('Settings.__init__()', 'RollSession')}") from None
-        self.settings = settings
+    def __init__(self, application: Callable[..., Iterable[bytes]], **options: Unpack[Options]) -> None:
+        self.sessions = sessions = Sessions(**options)
         self._application = application
-        ring = settings.ring()
-        store = open_store(
-            settings.revocations,
-            StoreOptions(lifetime_ms=settings.fence_lifetime_ms, accept_amnesia=settings.amnesia == "accept"),
-        )
-        self.revocations = store
-        self._context = Context(settings, ring, store)
-        self._roll_if = settings.roll_if
-        self._closed = settings.outage == "closed"
-        self._unshared = not store.shared
+        self._closed = sessions.settings.outage is Outage.CLOSED
+        self._unshared = not sessions.revocations.shared
         self._is_inner = False
-        if settings.insecure_http:
-            log.warning("insecure_http: session cookies go over plain http; use this for development only")
-        if settings.outage == "open":
-            log.warning("outage=open: while the store is unavailable, sessions that it has ended may be accepted")
-        if settings.amnesia == "accept":
-            log.warning("amnesia=accept: a store that lost its data revives sessions; use this to move to a new store")
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if SESSION in environ:
+        sessions = self.sessions
+        if SESSION in environ and not sessions.owns(environ[SESSION]):
             return self._nested(environ, start_response)
         if self._unshared and environ.get("wsgi.multiprocess"):
             raise ConfigurationError(
                 "revocations: requires a store that all processes share, such as sqlite:///revocations.db,"
                 " received one that only this process sees; a logout would not reach the others"
             )
-        context = self._context
-        session = environ[SESSION] = Exchange(context, environ.get("HTTP_COOKIE", ""), int(context.clock() * 1000))
+        session = sessions.begin(environ)
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            if session._loaded:
-                set_cookies, session_sent = session._commit(lambda: self._wants_roll(environ, headers))
-                headers = _merged(headers, set_cookies, session_sent, was_read=True)
-            elif session._looks_due() and self._wants_roll(environ, headers):
-                set_cookies, session_sent = session._commit_unread()
-                headers = _merged(headers, set_cookies, session_sent, was_read=False)
-            else:  # as after most requests
-                session._committed = True
+            headers = sessions.commit(session, status, headers, environ)
             if exc_info is None:
                 return start_response(status, headers)
             return start_response(status, headers, exc_info)
@@ -97,12 +60,28 @@ class RollSession:
             return self._application(environ, start)
         return self._or_unavailable(session, environ, start, start_response)
 
+    # What ends sessions from outside a request
+
+    def revoke(self, tag: str, *tags: str) -> None:
+        """See ``Sessions.revoke``."""
+        self.sessions.revoke(tag, *tags)
+
+    def revoke_session(self, session_id: str) -> None:
+        """See ``Sessions.revoke_session``."""
+        self.sessions.revoke_session(session_id)
+
+    def revoke_everything(self) -> None:
+        """See ``Sessions.revoke_everything``."""
+        self.sessions.revoke_everything()
+
+    def close(self) -> None:
+        """Release the store's connections and threads."""
+        self.sessions.close()
+
+    # WSGI
+
     def _or_unavailable(
-        self,
-        session: Exchange,
-        environ: dict[str, Any],
-        start: Callable[..., Any],
-        start_response: Callable[..., Any],
+        self, session: Session, environ: dict[str, Any], start: Callable[..., Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """``outage="closed"``: a request that presents a session is served only if the store can be asked."""
         started = False
@@ -120,8 +99,8 @@ class RollSession:
             return _unavailable(start_response)
 
         try:
-            if session._presents:
-                session._ensure_loaded()
+            if session.presented:
+                bool(session)  # loads it, which asks
             result = self._application(environ, starting)
         except StoreUnavailable:
             return otherwise()
@@ -133,46 +112,6 @@ class RollSession:
             self._is_inner = True
             log.warning("RollSession is mounted inside another RollSession; the inner one does nothing")
         return self._application(environ, start_response)
-
-    def _wants_roll(self, environ: dict[str, Any], headers: Headers) -> bool:
-        if environ.get(ROLL) is False:
-            return False
-        for name, value in headers:
-            if name.lower() == "cache-control" and _is_shared(value):
-                return False
-        if self._roll_if is None:
-            return True
-        try:
-            return bool(self._roll_if(environ))  # type: ignore[operator]
-        except Exception:
-            log.exception("roll_if failed: the session is not rolled")
-            return False
-
-    # What ends sessions from outside a request
-
-    def revoke(self, tag: str, *tags: str) -> None:
-        """Log out everywhere: end every session that carries one of the tags and was created until now.
-
-        A session that begins afterwards is not affected. To keep one's own, see ``Session.revoke_others``.
-
-        Raises:
-            StoreUnavailable: the store did not confirm it. The sessions may still be alive.
-        """
-        self.revocations.fence_now([tag_key(each) for each in (tag, *tags)])
-
-    def revoke_session(self, session_id: str) -> None:
-        """End the session with this ``session.id``, whoever holds it. Raises ``StoreUnavailable``, as ``revoke``."""
-        if not _is_id(session_id):  # a fence for anything else would end nothing, and look like success
-            raise ValueError("session_id: requires the 32 hexadecimal digits of a session.id")
-        self.revocations.fence([session_key(bytes.fromhex(session_id))], ENDED)
-
-    def revoke_everything(self) -> None:
-        """End every session created until now. Raises ``StoreUnavailable``, as ``revoke``."""
-        self.revocations.fence_now([EVERYTHING])
-
-    def close(self) -> None:
-        """Release the store's connections and threads."""
-        self.revocations.close()
 
 
 class _Late:
@@ -210,30 +149,6 @@ def _unavailable(start_response: Callable[..., Any]) -> Iterable[bytes]:
     ]
     start_response("503 Service Unavailable", headers)
     return [body]
-
-
-def _merged(headers: Headers, set_cookies: list[str], session_sent: bool, was_read: bool) -> Headers:
-    """The response's headers with ours; what the application said stays."""
-    merged = list(headers)
-    if was_read:
-        _include(merged, "Vary", "Cookie", unless=("cookie", "*"))
-    if session_sent:
-        # RFC 9111, 7.3: Set-Cookie alone does not keep a shared cache from storing the response.
-        _include(merged, "Cache-Control", "no-store", unless=("no-store",))
-    for set_cookie in set_cookies:
-        merged.append(("Set-Cookie", set_cookie))
-    return merged
-
-
-def _include(headers: Headers, name: str, member: str, unless: tuple[str, ...]) -> None:
-    """Put *member* into the header *name*, a comma-separated list, unless something in it makes that needless."""
-    lowered = name.lower()
-    for index, (given, value) in enumerate(headers):
-        if given.lower() == lowered:
-            if all(each.strip().lower() not in unless for each in value.split(",")):
-                headers[index] = given, f"{value}, {member}" if value.strip() else member
-            return
-    headers.append((name, member))
 
 
 __all__ = ["ROLL", "SESSION", "RollSession", "Session"]

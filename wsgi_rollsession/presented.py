@@ -5,23 +5,18 @@ What opens is remembered, because a browser sends the same values again and agai
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from time import time
 from typing import NamedTuple
 
 from . import policy, token
 from .cookies import Cookies
-from .keys import KeyRing
-from .policy import FINAL, OVER
+from .policy import OVER, Ended
 from .revocation import Revocations
-from .revocation.fence import EVERYTHING, session_digest
+from .revocation.fence import EVERYTHING, session_key
 from .seal import Unsealable, open_lease, open_session
 from .settings import Settings
-from .token import ESTABLISHED, Record
-
-log = logging.getLogger("wsgi_rollsession")
+from .token import Record
 
 #: Session cookies, and pairs of one and its lease, remembered as opened in each process. A roll does not change the
 #: session cookie, so a browser sends the same value with every request until something is written.
@@ -32,43 +27,27 @@ class Opened(NamedTuple):
     """What a session cookie, with its lease if there is one, says by itself, whenever it is presented."""
 
     #: The last confirmed activity (Unix ms), and the idle timeout (s) and deadline (Unix ms) that apply.
-    seen: int
+    last_activity: int
     idle: int
     ends: int
     record: Record
-    #: Those of the fences that apply, as ``policy.refused`` wants them. The second is the session's own.
+    #: The fences that apply (the second is the session's own), and the limits of their numbers (``policy.limits``).
     keys: tuple[bytes, ...]
+    limits: tuple[int, ...]
 
 
-class Context:
-    """What every request shares: made once."""
+class Site:
+    """What all requests share: the settings, the cookies, the revocation set, and what was opened last."""
 
-    __slots__ = (
-        "absolute_ms",
-        "clock",
-        "cookies",
-        "idle_s",
-        "open",
-        "open_leased",
-        "outage",
-        "renew_after_ms",
-        "ring",
-        "rolls",
-        "store",
-        "strict",
-    )
+    __slots__ = ("clock", "cookies", "identity_key", "open", "open_leased", "ring", "settings", "store")
 
-    def __init__(self, settings: Settings, ring: KeyRing, store: Revocations) -> None:
-        self.ring = ring
+    def __init__(self, settings: Settings, store: Revocations) -> None:
+        self.settings = settings
         self.store = store
-        self.clock: Callable[[], float] = time
+        self.ring = settings.ring
+        self.clock = settings.clock
+        self.identity_key = settings.identity_key
         self.cookies = Cookies(settings)
-        self.rolls = settings.rolls
-        self.strict = settings.strict
-        self.outage = settings.outage
-        self.idle_s = settings.idle_s
-        self.absolute_ms = settings.absolute_ms
-        self.renew_after_ms = settings.renew_after_ms
         # Pure functions of what is in the cookies: whether the session is alive is asked every time. What does not open
         # raises, and is not remembered.
         self.open: Callable[[str, str], Opened] = lru_cache(REMEMBERED)(self._open)
@@ -76,46 +55,84 @@ class Context:
 
     def _open(self, name: str, value: str) -> Opened:
         issued, plaintext = open_session(self.ring, name, value)
-        record = token.unpack(plaintext)
-        keys = (EVERYTHING, session_digest(record.id)[:16], *record.tags)
-        return Opened(issued, policy.idle(record, self.idle_s), policy.end(record, self.absolute_ms), record, keys)
+        return self.opened(issued, token.unpack(plaintext))
+
+    def opened(self, issued: int, record: Record) -> Opened:
+        """What a record says that was sealed at *issued* (Unix ms)."""
+        settings = self.settings
+        return Opened(
+            issued,
+            policy.idle(record, settings.idle_s),
+            policy.end(record, settings.absolute_ms),
+            record,
+            (EVERYTHING, session_key(record.id), *record.tags),
+            policy.limits(record),
+        )
 
     def _open_leased(self, name: str, value: str, lease_value: str) -> Opened:
-        issued, idle, ends, record, keys = self.open(name, value)
+        opened = self.open(name, value)
+        issued, idle, _, record, _, _ = opened
         lease = open_lease(self.ring, self.cookies.lease_name(name), record.id, lease_value)
-        seen, stamped = policy.extended(record, issued, lease)
-        return Opened(seen, min(stamped, idle), ends, record, keys)
+        last_activity, stamped = policy.extended(record, issued, lease)
+        return opened._replace(last_activity=last_activity, idle=min(stamped, idle))
 
 
 class Presented:
-    """A session whose cookie the request carried, and which is authentic."""
+    """A session whose cookie the request carried, and which is authentic; or which this request has sealed."""
 
-    __slots__ = ("ends", "has_lease", "idle", "keys", "name", "record", "seen", "why")
+    __slots__ = ("ended", "ends", "idle", "keys", "last_activity", "limits", "name", "record")
 
-    def __init__(self, context: Context, name: str, value: str, lease_value: str | None, now: int) -> None:
-        if lease_value is None:
-            opened = context.open(name, value)
-        else:
-            try:
-                opened = context.open_leased(name, value, lease_value)
-            except Unsealable as error:
-                opened = context.open(name, value)  # raises, if it was not the lease
-                log.info("lease of session cookie %r ignored: %s", name, error)
+    def __init__(self, name: str, opened: Opened) -> None:
         self.name = name
-        self.has_lease = lease_value is not None
-        self.seen, self.idle, self.ends, self.record, self.keys = opened
-        #: Why the session is not alive, or None.
-        self.why = policy.expired(now, self.seen, self.idle, self.ends)
+        self.last_activity, self.idle, self.ends, self.record, self.keys, self.limits = opened
+        #: Why it is not alive, or None.
+        self.ended: Ended | None = None
 
     @property
     def key(self) -> bytes:
         """The session's own fence."""
         return self.keys[1]
 
-    def is_somebody(self, now: int) -> bool:
-        """Whether it says who its user is, and may still be accepted somewhere, under another configuration even."""
+    @property
+    def is_login(self) -> bool:
+        return self.record.authenticated != 0
+
+    def expired(self, now: int) -> Ended | None:
+        """Why it is over by the clock at *now* (Unix ms), or None."""
+        return policy.expired(now, self.last_activity, self.idle, self.ends)
+
+    def may_live_elsewhere(self, now: int) -> bool:
+        """Whether it may be accepted by another host's clock and configuration, or has a later version or lease."""
         record = self.record
         earlier = now - policy.CLOCK_TOLERANCE_MS  # another host's clock may be behind
-        if self.why in OVER or policy.expired(earlier, self.seen, record.idle, record.ends) in FINAL:
-            return False
-        return bool(record.tags or record.flags & ESTABLISHED)
+        by_clock = policy.expired(earlier, self.last_activity, record.idle, record.ends)
+        return self.ended not in OVER and by_clock in (None, Ended.FUTURE)
+
+
+def open_presented(site: Site, name: str, value: str, leases: Sequence[str]) -> tuple[Presented, Unsealable | None]:
+    """The session in a cookie, with the best authentic of its *leases*; and why a lease was not used, if one was not.
+
+    Raises:
+        Unsealable: the cookie is not authentic.
+        ValueError: it is authentic and malformed.
+    """
+    best, refusal = None, None
+    for lease in leases:
+        try:
+            opened = site.open_leased(name, value, lease)
+        except Unsealable as error:
+            refusal = error
+        else:
+            if best is None or opened.last_activity > best.last_activity:
+                best = opened
+    return Presented(name, best if best is not None else site.open(name, value)), refusal
+
+
+def rank(each: Presented) -> tuple[bool, int, int, int]:
+    """Which of several sessions is *the* session: the largest.
+
+    A login outranks an anonymous session: a request that presents none may be in flight during the login, store
+    something, be answered after it, and would hide it.
+    """
+    record = each.record
+    return record.authenticated != 0, record.created, record.version, each.last_activity

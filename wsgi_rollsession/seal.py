@@ -1,4 +1,4 @@
-"""Cookie values <-> authenticated bytes. But for ``peek``, and the version and key id that say how to open a value,
+"""Cookie values <-> authenticated bytes. But for ``unauthenticated_time``, and the version and key id that say how to open a value,
 nothing is read before it is authenticated.
 
     session = b64u( 0x01 | key id 4 | issued u48 | nonce 24 | XAES-256-GCM(plaintext) )
@@ -42,16 +42,20 @@ class Unsealable(Exception):
     """A cookie value that is not authentic. The message says why, without its content."""
 
 
-def peek(text: str, at: int = 0) -> int:
+class UnknownKey(Unsealable):
+    """It was sealed with a key that is not in the ring, or looks so."""
+
+
+def unauthenticated_time(text: str, at: int = 0) -> int:
     """The clear time stamp (Unix ms) of the session or lease value that begins at *at*. 0 for garbage.
 
     It is not authenticated, so only ever a hint.
     """
-    return _stamp(text[at + 4 : at + 16])
+    return _clear_time(text[at + 4 : at + 16])
 
 
 @lru_cache(1024)  # a browser sends the same lease until the next roll
-def _stamp(text: str) -> int:
+def _clear_time(text: str) -> int:
     try:
         return int.from_bytes(a2b_base64(text.replace("-", "+").replace("_", "/")), "big") >> 8 & 0xFFFF_FFFF_FFFF
     except ValueError:
@@ -103,7 +107,7 @@ def open_session(ring: KeyRing, name: str, value: str) -> tuple[int, bytes]:
         raise Unsealable("unknown format version")
     key = ring.by_id.get(sealed[1:5])
     if key is None:
-        raise Unsealable("unknown key")
+        raise UnknownKey("unknown key")
     clear = sealed[:_CLEAR]
     try:
         plaintext = key.session_aead.open(
@@ -134,7 +138,7 @@ def open_lease(ring: KeyRing, name: str, session_id: bytes, value: str) -> Lease
     clear = sealed[:_LEASE_CLEAR]
     key = ring.by_id.get(clear[1:5])
     if clear[:1] != VERSION or key is None:
-        raise Unsealable("unknown key")
+        raise UnknownKey("unknown key")
     mac = key.lease_mac.digest(_LEASE_LABEL + clear + session_id + name.encode("ascii"))
     if not compare_digest(mac[:_MAC_SIZE], sealed[_LEASE_CLEAR:]):
         raise Unsealable("not authentic")

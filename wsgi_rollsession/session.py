@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from datetime import datetime, timezone
-from json import JSONDecoder, JSONEncoder
 from typing import Any
 
-from .errors import SessionCommitted, SessionValueError
+from .document import check
+from .errors import SessionValueError
+from .exchange import Exchange
+from .policy import Ended
 from .revocation.fence import tag_key
-from .token import Record
+from .settings import Duration, seconds
+from .token import MAX_TAGS, NEVER, UNLIMITED
 
-# ensure_ascii=False: what counts against a cookie's limit is UTF-8. Not a number and infinity are not JSON.
-_encode = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_decode = JSONDecoder().raw_decode
-_LARGEST_INT = 1 << 63
-EMPTY = b"{}"
+_ABSENT = object()
 
 
 class Tags(frozenset[bytes]):
@@ -33,252 +31,301 @@ class Session(MutableMapping[str, Any]):
 
     Every method that changes something raises ``SessionCommitted`` once the response headers were sent; except
     ``invalidate()``, which can end the session even then, and only cannot delete its cookies.
+
+    Made by ``Sessions.begin``.
     """
 
-    # Class attributes are the initial values: most requests leave most of them as they are.
-    _loaded = False  # whether anybody has asked for it
-    _record: Record  # what was loaded, or last sealed
-    _new = True
-    _data: dict[str, Any] | None = None  # parsed only if somebody looks
-    _suspect = False  # something was assigned, or a mutable value was handed out
-    _nested = False  # a mutable value was assigned or handed out: its insides may have changed
-    _committed = False
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
 
     # The mapping
 
-    def _read(self) -> dict[str, Any]:
-        data = self._data
-        if data is None:
-            if not self._loaded:
-                self._load()
-            raw = self._record.data
-            data = self._data = _decode(raw.decode("utf-8"))[0] if raw != EMPTY else {}
-        return data
-
-    def _load(self) -> None:
-        self._find()
-        self._loaded = True
-
-    def _change(self) -> dict[str, Any]:
-        if self._committed:
-            raise SessionCommitted("the response headers were sent: this change of the session cannot be kept")
-        data = self._read()
-        self._suspect = True
-        return data
-
     def __getitem__(self, key: str) -> Any:
-        value = (self._data or self._read())[key]
-        if value.__class__ in _MUTABLE:
-            self._suspect = self._nested = True
-        return value
+        exchange = self._exchange
+        return (exchange.document or exchange.load()).get(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
             raise SessionValueError(f"a session key is a string, not {type(key).__name__}")
-        _check(key, key)
-        _check(key, value)
-        self._change()[key] = value
-        if value.__class__ not in _SCALARS:
-            self._nested = True
+        check(key, key)
+        check(key, value)
+        exchange = self._exchange
+        document = exchange.changing()
+        if key == exchange.site.identity_key:
+            exchange.identity_changes(value)
+        document.set(key, value)
 
     def __delitem__(self, key: str) -> None:
-        del self._change()[key]
+        exchange = self._exchange
+        document = exchange.changing()
+        if key == exchange.site.identity_key:
+            exchange.identity_changes(None)  # even if it is not there
+        document.remove(key)
+
+    def pop(self, key: str, default: Any = _ABSENT) -> Any:
+        """Remove *key* and return its value; if it is not there, *default*, else ``KeyError``.
+
+        Of the identity key, it is a logout, even if it is not there.
+        """
+        try:
+            value = self[key]
+        except KeyError:
+            if key == self._exchange.site.identity_key:
+                self._exchange.changing()
+                self._exchange.identity_changes(None)
+            if default is _ABSENT:
+                raise
+            return default
+        del self[key]
+        return value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._read())
+        return iter(self._exchange.load().read())
 
     def __len__(self) -> int:
-        return len(self._read())
+        return len(self._exchange.load().read())
 
     def __contains__(self, key: object) -> bool:
-        return key in self._read()
+        return key in self._exchange.load().read()
 
     def clear(self) -> None:
-        """Remove everything. A session that had content and ends its request without any is invalidated."""
-        self._change().clear()
+        """Remove everything. If somebody is logged in, that is a logout, when the response starts.
+
+        What is stored afterwards begins an anonymous session. An anonymous session that is cleared becomes another.
+        """
+        self._exchange.clear()
+
+    def copy(self) -> dict[str, Any]:
+        """The data as a plain dict that shares nothing with the session."""
+        return self._exchange.load().copy()
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: object) -> dict[str, Any]:
+        return self.copy()
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Mapping[str, Any]) -> Session:  # type: ignore[misc]  # as dict has it
+        self.update(other)
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise TypeError("a session cannot be pickled: pickle session.copy()")
 
     def __repr__(self) -> str:
         # Not the data: representations end up in logs.
-        return f"<Session {self.id} version {self.version}>" if self._loaded else "<Session, not loaded>"
+        return f"<Session {self.id} version {self.version}>" if self.loaded else "<Session, not loaded>"
 
     # What it is
 
     @property
     def id(self) -> str:
-        """32 hexadecimal digits. Not a secret: it does not open anything. ``regenerate()`` changes it."""
-        self._ensure_loaded()
-        return self._record.id.hex()
+        """32 hexadecimal digits that name the login. Not a secret: it does not open anything.
+
+        A login keeps it until it ends. A session that has not begun yet gets it now.
+        """
+        return self._exchange.id.hex()
 
     @property
     def version(self) -> int:
-        """How often the session was written. 0: never yet."""
-        self._ensure_loaded()
-        return self._record.version
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the request presented no session that is alive."""
-        self._ensure_loaded()
-        return self._new
-
-    @property
-    def created(self) -> datetime:
-        """When the session was created, in UTC."""
-        self._ensure_loaded()
-        return datetime.fromtimestamp(self._record.created / 1000, timezone.utc)
+        """A number that grows with each write and each ``regenerate()``. 0: nothing was sealed yet."""
+        alive = self._exchange.alive
+        return 0 if alive is None else alive.record.version
 
     @property
     def tags(self) -> Tags:
-        """The tags of the last ``regenerate(tags=…)``."""
-        self._ensure_loaded()
-        return Tags(self._record.tags)
+        """The tags of the last ``regenerate(tags=…)``, and that of the identity."""
+        alive, asked = self._exchange.alive, self._exchange.regeneration
+        if asked is not None and asked.tags is not None:
+            return Tags(asked.tags)
+        return Tags(() if alive is None else alive.record.tags)
 
-    def _ensure_loaded(self) -> None:
-        if not self._loaded:
-            self._load()
+    @property
+    def created(self) -> datetime | None:
+        """When the session was created, in UTC. None: it has not begun yet."""
+        alive, asked = self._exchange.alive, self._exchange.regeneration
+        if alive is not None:
+            return _utc(alive.record.created)
+        return None if asked is None else _utc(asked.at)
+
+    @property
+    def authenticated_at(self) -> datetime | None:
+        """When its user logged in, or was authenticated again, in UTC. None: nobody is logged in.
+
+        For a step-up: ``if now - session.authenticated_at > timedelta(minutes=5)``, ask for the password.
+        """
+        alive, asked = self._exchange.alive, self._exchange.regeneration
+        if asked is not None and (alive is None or asked.tags is not None):
+            return _utc(asked.at)
+        return None if alive is None or not alive.is_login else _utc(alive.record.authenticated)
+
+    @property
+    def last_activity(self) -> datetime | None:
+        """The last activity that extended it, in UTC. None: it has not begun yet."""
+        alive = self._exchange.alive
+        return None if alive is None else _utc(alive.last_activity)
+
+    @property
+    def expires(self) -> datetime | None:
+        """When it ends without further activity, in UTC. None: it has not begun, or has no end.
+
+        This response may extend it: that shows in the next request.
+        """
+        alive = self._exchange.alive
+        if alive is None:
+            return None
+        ends = alive.ends
+        if alive.idle != UNLIMITED:
+            ends = min(ends, alive.last_activity + alive.idle * 1000)
+        return None if ends >= NEVER else _utc(ends)
+
+    @property
+    def ended(self) -> Ended | None:
+        """Why nobody is logged in, as an ``Ended``; None while somebody is."""
+        return self._exchange.ended
+
+    @property
+    def loaded(self) -> bool:
+        """Whether anybody has looked at the session in this request."""
+        return self._exchange.document is not None
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything that the response, or ``save()``, has to do."""
+        return self._exchange.changed
+
+    @property
+    def committed(self) -> bool:
+        """Whether the response headers were decided on, so that no change can be kept."""
+        return self._exchange.committed
+
+    @property
+    def presented(self) -> bool:
+        """Whether the request carries a cookie of our names, authentic or not."""
+        return bool(self._exchange.arrival.names)
 
     # What can be done with it
 
-    def regenerate(self, *, tags: Iterable[str] | None = None) -> None:
-        """Begin a new session with the same data, and end every session that the request presented.
+    def regenerate(
+        self,
+        *,
+        tags: Iterable[str] | None = None,
+        idle_timeout: Duration | None = None,
+        absolute_timeout: Duration | None = None,
+        persistent: bool | None = None,
+    ) -> None:
+        """Have the response carry a login; or, if its user is logged in already, the next epoch of that login.
 
-        Call it whenever somebody logs in, or gains or gives up rights: a session id from before must not do.
+        Call it whenever somebody logs in, or gains or gives up rights: cookies from before do not work any more. A login
+        gets a new id, and ends what the request presented; an epoch keeps the id. A login of another user than the one
+        who is logged in begins with what this request assigned, and nothing else. All of that happens when the
+        response starts, or at ``save()``: if it does not, the session is as it was.
 
         Args:
             tags: names by which the session can be revoked later, such as ``user:42``. Giving them states that
-                somebody has just been authenticated, and the absolute timeout begins anew. None keeps the tags, and
-                the absolute deadline of a session that was itself begun by ``regenerate``.
+                somebody has just been authenticated: the absolute timeout begins anew. None keeps tags and deadlines.
+            idle_timeout: a shorter one than the configuration's, for this login: seconds, or text such as ``"10m"``.
+            absolute_timeout: likewise.
+            persistent: False: browsers forget the session when they are closed.
 
         Raises:
-            SessionConflict: somebody was logged in, and that session has been ended since it was loaded; or
-                (``strict``) another request wrote it: its data must not live on. ``invalidate()`` forgets them, and
-                then this works.
-            StoreUnavailable: somebody is logged in, and the store did not confirm the end of that session.
+            SessionConflict: somebody was logged in, and that session has ended since it was loaded, or (``versioned``)
+                another request wrote it: its data must not live on. ``invalidate()`` forgets them, and then this works.
+            StoreUnavailable: somebody is logged in, and the store cannot be asked.
+            ValueError: a duration is none; or there are more than 32 tags.
             SessionCommitted
         """
-        self._change()
-        self._begin_anew(None if tags is None else _tag_keys(tags))
+        idle_s = None if idle_timeout is None else seconds("idle_timeout", idle_timeout, smallest=1)
+        absolute_s = None if absolute_timeout is None else seconds("absolute_timeout", absolute_timeout, smallest=1)
+        keys = None if tags is None else _tag_keys(tags)
+        self._exchange.regenerate(keys, idle_s, absolute_s, persistent)
 
     def revoke_others(self, tag: str) -> None:
-        """Log out everywhere else: end every other session with *tag*, one of this session's, and regenerate this one.
+        """Log out everywhere else, at once: end every other session with *tag*, one of this session's.
+
+        This one goes on in a new epoch, which the response carries. If that fails, its own user is logged out too.
 
         Raises:
             ValueError: the session does not have that tag.
             SessionConflict: somebody else ended the session, or revoked the tag, meanwhile.
             StoreUnavailable: the store did not confirm it. The other sessions may still be alive.
+            SessionTooLarge
             SessionCommitted
         """
-        self._change()
-        self._begin_anew(None, others=tag_key(tag))
+        self._exchange.revoke_others(tag_key(tag))
 
     def invalidate(self) -> None:
-        """End every session that the request presented, on every machine, and forget the data.
+        """Log out, at once: end every session that the request presented, on every machine, and forget the data.
 
         Harmless when repeated, and when there is no session. What is stored afterwards begins a new one.
 
         Raises:
             StoreUnavailable: the store did not confirm it. **The sessions may still be alive**: tell the user.
         """
-        self._ensure_loaded()
-        self._end()
+        self._exchange.invalidate()
 
-    def save(self) -> None:
-        """Check the session, and seal it if it changed, now rather than when the response starts, which carries it.
+    def forget(self) -> None:
+        """Have this browser forget its session, whatever the store says. It ends nothing: a copy still works.
+
+        For the page that tells a user that the logout could not be confirmed.
 
         Raises:
-            SessionConflict: it was ended meanwhile, or (``strict``) another request wrote it first.
-            SessionTooLarge
-            StoreUnavailable: as the outage policy has it.
+            SessionCommitted
         """
-        self._change()
-        self._keep()
+        self._exchange.forget()
 
-    # What ``exchange.Exchange`` does
+    def save(self) -> None:
+        """Do now what the response would do when it starts, which then carries it; or check, if nothing has changed.
 
-    @abstractmethod
-    def _find(self) -> None:
-        """Adopt the session that the request presents, or a new one."""
+        Raises:
+            SessionConflict: it was ended meanwhile, or (``versioned``) another request wrote it first.
+            SessionTooLarge
+            SessionValueError
+            StoreUnavailable: as the outage policy has it.
+            SessionCommitted
+        """
+        self._exchange.save()
 
-    @abstractmethod
-    def _begin_anew(self, tags: tuple[bytes, ...] | None, others: bytes | None = None) -> None:
-        """``regenerate``, with the keys of the tags; *others*: of the tag whose other sessions end."""
+    def revert(self) -> None:
+        """Go back to what was loaded, or last saved. For a retry inside the application.
 
-    @abstractmethod
-    def _end(self) -> None:
-        """``invalidate``."""
+        Raises:
+            SessionCommitted
+        """
+        self._exchange.revert()
 
-    @abstractmethod
-    def _keep(self) -> None:
-        """``save``."""
+    def check(self) -> bool:
+        """Whether the session is alive, now: the store is asked. Also in a stream, after the headers were sent.
 
-    # What it does with the rest
+        False for a session that has not begun.
 
-    def _adopt(self, record: Record, *, new: bool) -> None:
-        """Become the session of *record*."""
-        self._record = record
-        self._data = None
-        self._suspect = self._nested = False
-        self._new = new
+        Raises:
+            StoreUnavailable: with ``outage="closed"``.
+        """
+        return self._exchange.check()
 
-    def _dump(self) -> bytes:
-        """The data as JSON: the very object in the record if nothing differs from it."""
-        held = self._record.data
-        if not self._suspect or self._data is None:
-            return held
-        data = self._data
-        if self._nested:  # a change inside can have brought in what an assignment would have refused
-            for key, value in data.items():
-                _check(key, value)
-        raw = _encode(data).encode("utf-8") if data else EMPTY
-        return held if raw == held else raw
+
+def exchange_of(session: Session) -> Exchange:
+    """What leads the request of *session*."""
+    return session._exchange
+
+
+def _utc(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 def _tag_keys(tags: Iterable[str]) -> tuple[bytes, ...]:
     texts = [tags] if isinstance(tags, str) else list(tags)
     if isinstance(tags, str) or not all(isinstance(tag, str) for tag in texts):
         raise TypeError(f"tags: requires strings in a list or another iterable, received {tags!r}")
-    return tuple(dict.fromkeys(map(tag_key, texts)))
-
-
-_SCALARS = frozenset((str, int, float, bool, type(None)))
-_MUTABLE = frozenset((dict, list))
-_JSON_TYPES: tuple[type[Any], ...] = (str, int, float, dict, list, tuple)
-
-
-def _check(key: str, value: Any, depth: int = 0) -> None:
-    """Refuse what JSON cannot carry, or would carry back as something else."""
-    kind = value.__class__
-    if kind is str:
-        if not value.isascii():
-            try:
-                value.encode("utf-8")
-            except UnicodeEncodeError:
-                raise _unfit(key, "a string that is not Unicode text") from None
-    elif kind is bool or value is None:
-        pass
-    elif kind is int:
-        if not -_LARGEST_INT <= value < _LARGEST_INT:
-            raise _unfit(key, "an integer of more than 64 bits")
-    elif kind is float:
-        if value - value != 0:
-            raise _unfit(key, "a float that is not finite")
-    elif depth > 64:
-        raise _unfit(key, "a value nested more than 64 deep")
-    elif kind is dict:
-        for name, member in value.items():
-            if name.__class__ is not str:
-                raise _unfit(key, f"a dict with a key that is no string but {type(name).__name__}")
-            _check(key, name)
-            _check(key, member, depth + 1)
-    elif kind is list or kind is tuple:
-        for member in value:
-            _check(key, member, depth + 1)
-    else:
-        for base in _JSON_TYPES:  # a subclass: JSON carries it as its base
-            if isinstance(value, base):
-                return _check(key, base(value), depth)
-        raise _unfit(key, f"a {kind.__name__}")
-
-
-def _unfit(key: str, what: str) -> SessionValueError:
-    return SessionValueError(f"session[{key!r}]: JSON cannot carry {what}")
+    keys = tuple(dict.fromkeys(map(tag_key, texts)))
+    if len(keys) > MAX_TAGS:
+        raise ValueError(f"tags: requires at most {MAX_TAGS}, received {len(keys)}")
+    return keys

@@ -1,19 +1,28 @@
-"""One frozen settings value, validated once. ``docs/configuration.md`` describes every option."""
+"""The options, and the one frozen value that they are parsed into. ``docs/configuration.md`` describes every option."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from .errors import ConfigurationError
 from .keys import KeyRing
+from .revocation import Revocations, StoreOptions
 from .revocation.fence import CLOCK_SKEW_MS
+from .standing import Outage
 from .token import NEVER, UNLIMITED
 
-Duration = int | str | timedelta | None
+if TYPE_CHECKING:
+    from typing_extensions import Required
+
+Duration = int | str | timedelta
+OpenStore = Callable[[StoreOptions], Revocations]
+RollIf = Callable[[dict[str, Any]], object]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 10 * 365 * 86400
@@ -21,127 +30,184 @@ _LONGEST = 10 * 365 * 86400
 _SLACK_MS = 2 * CLOCK_SKEW_MS + 6_000
 
 
-@dataclass(frozen=True, kw_only=True)
+class Options(TypedDict, total=False):
+    """The options of ``RollSession`` and ``Sessions``. All but the callables may be text, as an ini file has it."""
+
+    keys: Required[str | Sequence[str]]
+    revocations: Required[str | OpenStore]
+    identity_key: str | None
+    idle_timeout: Duration | None
+    absolute_timeout: Duration | None
+    rolling: bool | str
+    renew_after: Duration | None
+    versioned: bool | str
+    cookie_name: str
+    cookie_domain: str | None
+    cookie_path: str
+    samesite: str
+    partitioned: bool | str
+    insecure_http: bool | str
+    outage: str
+    amnesia: str
+    roll_if: RollIf | str | None
+    clock: Callable[[], float]
+
+
+DEFAULTS: dict[str, Any] = {
+    "identity_key": None,
+    "idle_timeout": "1h",
+    "absolute_timeout": "24h",
+    "rolling": True,
+    "renew_after": None,
+    "versioned": False,
+    "cookie_name": "session",
+    "cookie_domain": None,
+    "cookie_path": "/",
+    "samesite": "Lax",
+    "partitioned": False,
+    "insecure_http": False,
+    "outage": "degrade",
+    "amnesia": "refuse",
+    "roll_if": None,
+    "clock": time.time,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """The options of ``RollSession``. All of them may be text, as an ini file has it.
+    """What the options mean, in the units that are used. Made by ``parse``."""
 
-    Raises:
-        ConfigurationError: names the option, what it requires and what it received.
-    """
+    ring: KeyRing = field(repr=False)
+    #: A store's URL may hold a password.
+    revocations: str | OpenStore = field(repr=False)
+    identity_key: str | None
+    #: The idle timeout in seconds, ``UNLIMITED`` where sessions have a fixed end.
+    idle_s: int
+    #: The absolute timeout in milliseconds, ``NEVER`` without one.
+    absolute_ms: int
+    #: Whether activity extends sessions at all.
+    rolls: bool
+    #: How long ago the last confirmed activity must be for a session to be rolled, in milliseconds.
+    renew_after_ms: int
+    versioned: bool
+    cookie_name: str
+    cookie_domain: str | None
+    cookie_path: str
+    samesite: str
+    partitioned: bool
+    secure: bool
+    outage: Outage
+    accept_amnesia: bool
+    roll_if: RollIf | None
+    #: Unix seconds.
+    clock: Callable[[], float] = field(repr=False)
 
-    keys: str | Sequence[str]
-    revocations: str
-    idle_timeout: Duration = "1h"
-    absolute_timeout: Duration = "24h"
-    rolling: bool | str = True
-    renew_after: Duration = None
-    strict: bool | str = False
-    cookie_name: str = "session"
-    cookie_domain: str | None = None
-    cookie_path: str = "/"
-    samesite: str = "Lax"
-    partitioned: bool | str = False
-    cookie_layout: str = "isolated"
-    insecure_http: bool | str = False
-    outage: str = "degrade"
-    amnesia: str = "refuse"
-    roll_if: Callable[[dict[str, Any]], bool] | str | None = None
+    @classmethod
+    def parse(cls, options: Mapping[str, Any]) -> Settings:
+        """The settings that *options* mean.
 
-    def __post_init__(self) -> None:
-        for name in ("rolling", "strict", "partitioned", "insecure_http"):
-            self._set(name, _boolean(name, getattr(self, name)))
-        for name, choices in (
-            ("samesite", ("Strict", "Lax", "None")),
-            ("cookie_layout", ("isolated", "single")),
-            ("outage", ("degrade", "closed", "open")),
-            ("amnesia", ("refuse", "accept")),
-        ):
-            self._set(name, _choice(name, getattr(self, name), choices))
-        for name in ("idle_timeout", "absolute_timeout", "renew_after"):
-            self._set(name, _seconds(name, getattr(self, name), smallest=0 if name == "renew_after" else 1))
-        self._check_timeouts()
-        self._check_cookie()
-        if not isinstance(self.revocations, str):
-            _refuse("revocations", "the URL of a store", type(self.revocations).__name__)
-        if isinstance(self.roll_if, str):
-            self._set("roll_if", _imported("roll_if", self.roll_if))
-        elif self.roll_if is not None and not callable(self.roll_if):
-            _refuse("roll_if", "a callable that receives the environ, or its module:name", type(self.roll_if).__name__)
-
-    def __repr__(self) -> str:
-        shown = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.name not in _SECRET)
-        return f"Settings({', '.join(shown)})"
-
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-
-    def _check_timeouts(self) -> None:
-        idle, absolute = self.idle_timeout, self.absolute_timeout
-        if absolute is None and (idle is None or not self.rolling):
-            _refuse("absolute_timeout", "a duration where rolling is off or idle_timeout is none", "none")
-        if absolute is None and self.outage == "open":
-            _refuse("absolute_timeout", "a duration with outage=open, which extends sessions unchecked", "none")
-        if isinstance(idle, int) and isinstance(absolute, int) and idle > absolute and self.rolling:
-            _refuse("absolute_timeout", f"at least idle_timeout ({idle} s)", f"{absolute} s")
-        if self.renew_after is None:
-            self._set("renew_after", min(idle // 10, 60) if isinstance(idle, int) else 60)
-        elif isinstance(idle, int) and isinstance(self.renew_after, int) and self.renew_after >= idle and self.rolling:
-            _refuse("renew_after", f"less than idle_timeout ({idle} s)", f"{self.renew_after} s")
-
-    def _check_cookie(self) -> None:
-        name, path, domain = self.cookie_name, self.cookie_path, self.cookie_domain
-        if not isinstance(name, str) or not re.fullmatch(r"(?!__)[A-Za-z0-9_][A-Za-z0-9_.]{0,63}", name):
-            _refuse("cookie_name", "1 to 64 letters, digits, underscores or dots, not beginning with a dot or __", name)
-        if self.samesite == "None" and self.insecure_http:
-            _refuse("samesite", "Strict or Lax with insecure_http, for browsers want None to be Secure", "None")
-        if self.partitioned and self.insecure_http:
-            _refuse("partitioned", "false with insecure_http, for browsers want Partitioned to be Secure", "true")
-        if not isinstance(path, str) or not re.fullmatch(r"/[A-Za-z0-9_.~!$&'()*+=:@%/-]*", path):
-            _refuse("cookie_path", "a path that starts with /, as RFC 3986 writes paths, without a semicolon", path)
-        if domain is not None and not (isinstance(domain, str) and _is_domain(domain)):
-            _refuse("cookie_domain", "a host name of two labels or more, or nothing for this host only", domain)
-
-    # What follows is derived, in the units that the hot path wants.
-
-    def ring(self) -> KeyRing:
-        """The key ring of ``keys``."""
-        return KeyRing(self.keys)
-
-    @property
-    def rolls(self) -> bool:
-        """Whether activity extends sessions at all."""
-        return bool(self.rolling) and self.idle_timeout is not None
-
-    @property
-    def idle_s(self) -> int:
-        """The idle timeout in seconds, ``UNLIMITED`` where sessions have a fixed end."""
-        return self.idle_timeout if self.rolls and isinstance(self.idle_timeout, int) else UNLIMITED
-
-    @property
-    def absolute_ms(self) -> int:
-        """The absolute timeout in milliseconds, ``NEVER`` without one."""
-        return self.absolute_timeout * 1000 if isinstance(self.absolute_timeout, int) else NEVER
-
-    @property
-    def renew_after_ms(self) -> int:
-        """How long ago a session must have been seen to be rolled again, in milliseconds."""
-        return self.renew_after * 1000 if isinstance(self.renew_after, int) else 0
+        Raises:
+            ConfigurationError: names the option, what it requires and what it received.
+        """
+        _check_names(options)
+        given = DEFAULTS | options
+        idle = seconds("idle_timeout", given["idle_timeout"], smallest=1)
+        absolute = seconds("absolute_timeout", given["absolute_timeout"], smallest=1)
+        renew_after = seconds("renew_after", given["renew_after"], smallest=0)
+        outage = Outage(_choice("outage", given["outage"], tuple(each.value for each in Outage)))
+        rolls = _boolean("rolling", given["rolling"]) and idle is not None
+        _check_timeouts(idle if rolls else None, absolute, renew_after, outage)
+        if renew_after is None:
+            renew_after = min(idle // 10, 60) if idle is not None else 60
+        insecure_http = _boolean("insecure_http", given["insecure_http"])
+        partitioned = _boolean("partitioned", given["partitioned"])
+        samesite = _choice("samesite", given["samesite"], ("Strict", "Lax", "None"))
+        _check_attributes(samesite, partitioned=partitioned, insecure_http=insecure_http)
+        return cls(
+            ring=KeyRing(given["keys"]),
+            revocations=_store("revocations", given["revocations"]),
+            identity_key=_identity_key("identity_key", given["identity_key"]),
+            idle_s=idle if rolls and idle is not None else UNLIMITED,
+            absolute_ms=absolute * 1000 if absolute is not None else NEVER,
+            rolls=rolls,
+            renew_after_ms=renew_after * 1000,
+            versioned=_boolean("versioned", given["versioned"]),
+            cookie_name=_cookie_name("cookie_name", given["cookie_name"]),
+            cookie_domain=_domain("cookie_domain", given["cookie_domain"]),
+            cookie_path=_path("cookie_path", given["cookie_path"]),
+            samesite=samesite,
+            partitioned=partitioned,
+            secure=not insecure_http,
+            outage=outage,
+            accept_amnesia=_choice("amnesia", given["amnesia"], ("refuse", "accept")) == "accept",
+            roll_if=_roll_if("roll_if", given["roll_if"]),
+            clock=_clock("clock", given["clock"]),
+        )
 
     @property
     def fence_lifetime_ms(self) -> int:
-        """How long a fence must be kept: as long as anything it refuses could otherwise be accepted.
+        """How long a fence must be kept, in milliseconds: as long as anything it refuses could otherwise be accepted.
 
         That is one idle timeout, for nothing behind a fence is ever renewed; or the absolute timeout, where
         there is no idle timeout or an outage policy extends sessions without asking.
         """
-        if self.rolls and self.outage != "open":
+        if self.rolls and self.outage is not Outage.OPEN:
             return self.idle_s * 1000 + _SLACK_MS
         return self.absolute_ms + _SLACK_MS
 
 
-_is_domain = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]").fullmatch
+def seconds(option: str, value: object, smallest: int) -> int | None:
+    """A duration in seconds; None for ``none``.
 
-_SECRET = {"keys", "revocations"}  # a store's URL may hold a password
+    Raises:
+        ConfigurationError: it is none, or shorter than *smallest* seconds.
+    """
+    requirement = 'a duration such as 90, "90s", "30m", "24h" or "7d", in whole seconds'
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    found: float = -1
+    if isinstance(value, timedelta):
+        found = value.total_seconds()
+    elif isinstance(value, int) and not isinstance(value, bool):
+        found = value
+    elif isinstance(value, str) and (match := re.fullmatch(r"\s*([0-9]{1,12})\s*([smhd]?)\s*", value)):
+        found = int(match[1]) * _UNITS[match[2] or "s"]
+    if found != int(found) or not smallest <= found <= _LONGEST:
+        _refuse(option, f"{requirement}, from {smallest} s to ten years", value)
+    return int(found)
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    known = {"keys", "revocations", *DEFAULTS}
+    for name in options:
+        if name not in known:
+            (*close,) = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigurationError(f"{name}: requires one of {', '.join(sorted(known))}, received {name!r}{hint}")
+    for name, what in (("keys", "one made by `rollsession keygen`"), ("revocations", "the URL of a store")):
+        if name not in options:
+            raise ConfigurationError(f"{name}: requires {what}, received none")
+
+
+def _check_timeouts(idle: int | None, absolute: int | None, renew_after: int | None, outage: Outage) -> None:
+    """*idle* is None where it does not apply."""
+    if absolute is None and idle is None:
+        _refuse("absolute_timeout", "a duration where rolling is off or idle_timeout is none", "none")
+    if absolute is None and outage is Outage.OPEN:
+        _refuse("absolute_timeout", "a duration with outage=open, which extends sessions unchecked", "none")
+    if idle is not None and absolute is not None and idle > absolute:
+        _refuse("absolute_timeout", f"at least idle_timeout ({idle} s)", f"{absolute} s")
+    if idle is not None and renew_after is not None and renew_after >= idle:
+        _refuse("renew_after", f"less than idle_timeout ({idle} s)", f"{renew_after} s")
+
+
+def _check_attributes(samesite: str, *, partitioned: bool, insecure_http: bool) -> None:
+    if samesite == "None" and insecure_http:
+        _refuse("samesite", "Strict or Lax with insecure_http, for browsers want None to be Secure", "None")
+    if partitioned and insecure_http:
+        _refuse("partitioned", "false with insecure_http, for browsers want Partitioned to be Secure", "true")
+    if partitioned and samesite != "None":
+        _refuse("samesite", "None with partitioned, for an embedded page sends no other cookie", samesite)
 
 
 def _refuse(option: str, requirement: str, received: object) -> None:
@@ -165,23 +231,54 @@ def _choice(option: str, value: object, choices: tuple[str, ...]) -> str:
     raise AssertionError
 
 
-def _seconds(option: str, value: object, smallest: int) -> int | None:
-    requirement = 'a duration such as 90, "90s", "30m", "24h" or "7d", in whole seconds'
-    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
-        return None
-    seconds: float = -1
-    if isinstance(value, timedelta):
-        seconds = value.total_seconds()
-    elif isinstance(value, int) and not isinstance(value, bool):
-        seconds = value
-    elif isinstance(value, str) and (match := re.fullmatch(r"\s*([0-9]{1,12})\s*([smhd]?)\s*", value)):
-        seconds = int(match[1]) * _UNITS[match[2] or "s"]
-    if seconds != int(seconds) or not smallest <= seconds <= _LONGEST:
-        _refuse(option, f"{requirement}, from {smallest} s to ten years", value)
-    return int(seconds)
+def _store(option: str, value: Any) -> str | OpenStore:
+    if not isinstance(value, str) and not callable(value):
+        _refuse(option, "the URL of a store, or a callable that opens one", type(value).__name__)
+    return value  # type: ignore[no-any-return]
 
 
-def _imported(option: str, text: str) -> Callable[[dict[str, Any]], bool]:
+def _identity_key(option: str, value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and value):
+        _refuse(option, "the session key that says who is logged in, or nothing", value)
+    return value  # type: ignore[no-any-return]
+
+
+def _cookie_name(option: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"(?!__)[A-Za-z0-9_][A-Za-z0-9_.]{0,63}", value):
+        _refuse(option, "1 to 64 letters, digits, underscores or dots, not beginning with a dot or __", value)
+    return value  # type: ignore[no-any-return]
+
+
+_is_domain = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]").fullmatch
+
+
+def _domain(option: str, value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and _is_domain(value)):
+        _refuse(option, "a host name of two labels or more, or nothing for this host only", value)
+    return value  # type: ignore[no-any-return]
+
+
+def _path(option: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9_.~!$&'()*+=:@%/-]*", value):
+        _refuse(option, "a path that starts with /, as RFC 3986 writes paths, without a semicolon", value)
+    return value  # type: ignore[no-any-return]
+
+
+def _clock(option: str, value: Any) -> Callable[[], float]:
+    if not callable(value):
+        _refuse(option, "a callable that returns Unix seconds", type(value).__name__)
+    return value  # type: ignore[no-any-return]
+
+
+def _roll_if(option: str, value: Any) -> RollIf | None:
+    if isinstance(value, str):
+        return _imported(option, value)
+    if value is not None and not callable(value):
+        _refuse(option, "a callable that receives the environ, or its module:name", type(value).__name__)
+    return value  # type: ignore[no-any-return]
+
+
+def _imported(option: str, text: str) -> RollIf:
     from pkgutil import resolve_name
 
     try:

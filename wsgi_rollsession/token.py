@@ -14,32 +14,42 @@ UNLIMITED = (1 << 32) - 1
 BLOCK = 48
 
 ID_SIZE = 16
-TAG_SIZE = 16
+KEY_SIZE = 16
 MAX_TAGS = 32
 
-_HEAD = Struct(">16sIQIQBBI")  # id, version, created, idle, ends, flags, number of tags, everything-fence
+# id, version, created, authenticated, idle, ends, flags, number of tags, everything-fence
+_HEAD = Struct(">16sIQQIQBBI")
 _TAG = Struct(">16sI")  # a tag's hash and fence
 _LENGTH = Struct(">I")
 _LEASE = Struct(">HIII")  # renewed (u48 in two parts), idle, version
 
+#: Flags of a record. It was begun under ``outage="open"``: it may be extended while nobody can be asked.
+FAIL_OPEN = 1
+#: It was begun while nobody could be asked, so it has passed no fence.
+UNASKED = 2
+#: Its cookies have no Max-Age: browsers forget them when they are closed.
+TRANSIENT = 4
 
-#: Flags of a record. It was begun by ``regenerate()``, as at a login, and not by storing something into none.
-ESTABLISHED = 1
-#: It was begun under ``outage="open"``: it may be extended while nobody can be asked.
-UNCHECKED = 2
+_WRITES_BITS = 16
+#: The number of writes after which a session begins a new epoch.
+MOST_WRITES = (1 << _WRITES_BITS) - 1
+#: ENDED is the largest number, and no version.
+_MOST_EPOCHS = (1 << 32 - _WRITES_BITS) - 2
 
 
 class Record(NamedTuple):
     """A session, as its cookie carries it. Times are Unix milliseconds, timeouts are seconds.
 
-    *passed* are the not-before numbers that existed when the session began, of everything and of each tag: only
-    larger ones, raised since, can refuse it. Otherwise a login just after a "log out everywhere", which reaches into
-    the future by the clocks' tolerance, would be refused.
+    *version* is an epoch and a count of writes in one number: ``epoch << 16 | writes``. *authenticated* is when its
+    user logged in, 0 for an anonymous session. *passed* are the numbers that the fences of everything and of each tag
+    had when the session began: only larger ones, raised since, can refuse it. Otherwise a login just after a "log out
+    everywhere", which reaches into the future by the clocks' tolerance, would be refused.
     """
 
     id: bytes
     version: int
     created: int
+    authenticated: int
     idle: int
     ends: int
     flags: int
@@ -59,10 +69,32 @@ class Lease(NamedTuple):
 LEASE_SIZE = _LEASE.size
 
 
+def epoch(version: int) -> int:
+    """The epoch of a version."""
+    return version >> _WRITES_BITS
+
+
+def next_epoch(version: int) -> int:
+    """The first version of the epoch after that of *version*.
+
+    Raises:
+        OverflowError: there is none.
+    """
+    following = (version >> _WRITES_BITS) + 1
+    if following > _MOST_EPOCHS:
+        raise OverflowError("a login has no more epochs")
+    return following << _WRITES_BITS | 1
+
+
+def is_worn(version: int) -> bool:
+    """Whether the epoch of *version* has no more writes."""
+    return version & MOST_WRITES == MOST_WRITES
+
+
 def pack(record: Record) -> bytes:
     """The plaintext of a session cookie."""
-    id_, version, created, idle, ends, flags, passed, tags, data = record
-    head = _HEAD.pack(id_, version, created, idle, ends, flags, len(tags), passed[0])
+    id_, version, created, authenticated, idle, ends, flags, passed, tags, data = record
+    head = _HEAD.pack(id_, version, created, authenticated, idle, ends, flags, len(tags), passed[0])
     fences = [_TAG.pack(tag, number) for tag, number in zip(tags, passed[1:], strict=True)]
     packed = b"".join((head, *fences, _LENGTH.pack(len(data)), data))
     return packed + bytes(-len(packed) % BLOCK)
@@ -77,7 +109,7 @@ def unpack(plaintext: bytes) -> Record:
     size = len(plaintext)
     if size < _HEAD.size + _LENGTH.size:
         raise ValueError("plaintext too short")
-    id_, version, created, idle, ends, flags, count, everything = _HEAD.unpack_from(plaintext)
+    id_, version, created, authenticated, idle, ends, flags, count, everything = _HEAD.unpack_from(plaintext)
     start = _HEAD.size
     if start + count * _TAG.size + _LENGTH.size > size:
         raise ValueError("tags exceed the plaintext")
@@ -92,7 +124,8 @@ def unpack(plaintext: bytes) -> Record:
     start += _LENGTH.size
     if start + length > size:
         raise ValueError("data exceeds the plaintext")
-    return Record(id_, version, created, idle, ends, flags, passed, tags, plaintext[start : start + length])
+    data = plaintext[start : start + length]
+    return Record(id_, version, created, authenticated, idle, ends, flags, passed, tags, data)
 
 
 def pack_lease(lease: tuple[int, int, int]) -> bytes:

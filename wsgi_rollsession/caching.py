@@ -1,0 +1,121 @@
+"""What a response's headers say about caches: may it carry a lease, and what has to be added where it carries a cookie.
+
+RFC 9111 (HTTP caching), RFC 9213 (targeted cache control), and the fields that CDNs and proxies had before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from email.utils import parsedate_to_datetime
+
+Headers = list[tuple[str, str]]
+
+# One member of a list: a name, and after "=" a token or a quoted string (RFC 9110, 5.6).
+_directives = re.compile(r'([^\s,=";]+)(?:\s*=\s*("(?:[^"\\]|\\.)*(?:"|$)|[^\s,;]*))?').finditer
+#: Those that are older than RFC 9213, whose names all end in ``-Cache-Control``.
+_TARGETED = frozenset(("surrogate-control", "edge-control"))
+#: nginx: seconds, or @ and a time.
+_ACCEL = "x-accel-expires"
+
+
+def is_storable(headers: Sequence[tuple[str, str]], now: float) -> bool:
+    """Whether the application lets shared caches store the response, so that it must not carry a lease.
+
+    Args:
+        now: Unix seconds.
+    """
+    plain: dict[str, str] = {}
+    expires = ""
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered == "cache-control":
+            plain |= dict(_parse(value))
+        elif lowered == "expires":
+            expires = value
+        elif _is_targeted(lowered):
+            if _allows(dict(_parse(value))):
+                return True
+        elif lowered == _ACCEL and value.strip() not in ("", "0", "off"):
+            return True
+    if _allows(plain):
+        return True
+    decided = plain.keys() & {"max-age", "s-maxage", "no-store", "no-cache"} or plain.get("private") == ""
+    return not decided and _is_future(expires, now)
+
+
+def merged(
+    headers: Sequence[tuple[str, str]], set_cookies: Sequence[str], *, lease_only: bool, was_read: bool
+) -> Headers:
+    """The response's headers with ours. What the application said stays, but that it may be stored.
+
+    RFC 9111, 7.3: Set-Cookie alone does not keep a shared cache from storing a response.
+    """
+    result = list(headers)
+    if set_cookies or was_read:
+        _include(result, "vary", "Cookie", unless=("cookie", "*"))
+    if set_cookies:
+        _forbid(result, lease_only=lease_only)
+        result.extend([("Set-Cookie", each) for each in set_cookies])
+    return result
+
+
+def _forbid(headers: Headers, *, lease_only: bool) -> None:
+    """Keep shared caches from storing the response; any cache, unless it carries a lease only."""
+    directive = "private" if lease_only else "no-store"
+    found = {key for name, value in headers if name.lower() == "cache-control" for key, given in _parse(value)
+             if key != "private" or given == ""}  # fmt: skip
+    if "no-store" not in found and directive not in found:
+        _append(headers, "cache-control", "Cache-Control", directive)
+    for index, (name, value) in enumerate(headers):
+        lowered = name.lower()
+        if lowered == _ACCEL:
+            headers[index] = name, "0"
+        elif _is_targeted(lowered) and not {"no-store", directive} & dict(_parse(value)).keys():
+            headers[index] = name, f"{value}, {directive}" if value.strip() else directive
+
+
+def _append(headers: Headers, lowered: str, name: str, member: str) -> None:
+    """Put *member* into the header *name*, a comma-separated list."""
+    for index, (given, value) in enumerate(headers):
+        if given.lower() == lowered:
+            headers[index] = given, f"{value}, {member}" if value.strip() else member
+            return
+    headers.append((name, member))
+
+
+def _include(headers: Headers, lowered: str, member: str, unless: tuple[str, ...]) -> None:
+    """As ``_append``, unless something that makes it needless is there."""
+    for given, value in headers:
+        if given.lower() == lowered and any(each.strip().lower() in unless for each in value.split(",")):
+            return
+    _append(headers, lowered, lowered.title(), member)
+
+
+def _is_targeted(lowered: str) -> bool:
+    return lowered.endswith("-cache-control") or lowered in _TARGETED
+
+
+def _parse(value: str) -> Iterator[tuple[str, str]]:
+    """The directives in a field, lowered, each with its argument without quotes, "" if it has none."""
+    for match in _directives(value):
+        yield match[1].lower(), (match[2] or "").strip('"')
+
+
+def _allows(directives: dict[str, str]) -> bool:
+    """Whether directives let shared caches store a response and use it without asking."""
+    if "no-store" in directives or directives.get("private") == "":  # private="field" speaks of that field only
+        return False
+    return "public" in directives or any(_is_positive(directives.get(name)) for name in ("s-maxage", "max-age"))
+
+
+def _is_positive(argument: str | None) -> bool:
+    """Whether a number of seconds is more than 0. What cannot be read might be."""
+    return argument is not None and not re.fullmatch(r"0+", argument)
+
+
+def _is_future(date: str, now: float) -> bool:
+    try:
+        return bool(date) and parsedate_to_datetime(date).timestamp() > now
+    except (ValueError, TypeError, OverflowError):
+        return False  # RFC 9111, 5.3: an invalid date is in the past

@@ -1,0 +1,187 @@
+"""``Sessions``: everything but WSGI, for the filter, for adapters to frameworks, and for tests.
+
+    Cookie header -> cookies (names) -> seal (open) -> token (record) -> presented, arrival (alive? policy, revocation)
+            -> exchange (one request) -> session (the mapping) -> the application
+            -> standing (what to do) -> successor (the next record) -> seal -> revocation -> cookies (Set-Cookie)
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import caching
+from .caching import Headers
+from .cookies import SetCookie
+from .exchange import Exchange, Sent
+from .presented import Site
+from .revocation import Revocations, StoreOptions, open_store
+from .revocation.fence import ENDED, EVERYTHING, session_key, tag_key
+from .session import Session, exchange_of
+from .settings import Options, Settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+log = logging.getLogger("wsgi_rollsession")
+
+#: Where the environ holds the session.
+SESSION = "wsgi_rollsession.session"
+#: Set to False in the environ: this response extends nothing.
+ROLL = "wsgi_rollsession.roll"
+
+_is_id = re.compile("[0-9A-Fa-f]{32}").fullmatch
+
+
+class Sessions:
+    """The sessions of a site. Make one at start-up; it is safe to use from any thread, and after a fork.
+
+        sessions = Sessions(keys=…, revocations=…)
+        session = sessions.begin(environ)
+        …
+        headers = sessions.commit(session, status, headers, environ)
+
+    Args:
+        options: see docs/configuration.md; ``keys`` and ``revocations`` are required.
+
+    Raises:
+        ConfigurationError: names the option, what it requires and what it received.
+    """
+
+    def __init__(self, **options: Unpack[Options]) -> None:
+        settings = Settings.parse(options)
+        self.settings = settings
+        store_options = StoreOptions(lifetime_ms=settings.fence_lifetime_ms, accept_amnesia=settings.accept_amnesia)
+        opened = settings.revocations
+        #: The revocation set.
+        self.revocations: Revocations = (
+            open_store(opened, store_options) if isinstance(opened, str) else opened(store_options)
+        )
+        self._site = Site(settings, self.revocations)
+        if not settings.secure:
+            log.warning("insecure_http: session cookies go over plain http; use this for development only")
+        if settings.outage.value == "open":
+            log.warning("outage=open: while the store is unavailable, sessions that it has ended may be accepted")
+        if settings.accept_amnesia:
+            log.warning("amnesia=accept: a store that lost its data revives sessions; use this to move to a new store")
+
+    # One request
+
+    def begin(self, environ: dict[str, Any]) -> Session:
+        """The session of a WSGI request, which ``environ["wsgi_rollsession.session"]`` is then, too.
+
+        A request whose environ has passed here before is run again: what its first pass has done, by ``save()`` or in
+        a response that was discarded, is still done, and is sent with this one.
+        """
+        header = environ.get("HTTP_COOKIE", "")
+        earlier = environ.get(SESSION)
+        carried: Sequence[Sent] = ()
+        if earlier is not None and self.owns(earlier):
+            carried = exchange_of(earlier).settled
+            header = _applied(header, carried)
+        session = environ[SESSION] = Session(Exchange(self._site, header, carried))
+        return session
+
+    def begin_header(self, header: str) -> Session:
+        """The session of a request with this Cookie header, for frameworks that are not WSGI's."""
+        return Session(Exchange(self._site, header))
+
+    def owns(self, session: Session) -> bool:
+        """Whether *session* was begun here, and not by another ``Sessions``."""
+        return exchange_of(session).site is self._site
+
+    def commit(
+        self, session: Session, status: str, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None = None
+    ) -> Headers:
+        """The headers of the response that starts now: the application's, with the session's.
+
+        Args:
+            status: such as ``"200 OK"``.
+            headers: the application's.
+            environ: what ``roll_if`` is asked about, and where ``wsgi_rollsession.roll`` may stand.
+
+        Raises:
+            SessionTooLarge, SessionValueError: the session cannot be kept.
+            SessionConflict: a login, or ``regenerate()``, found that the session has ended.
+            StoreUnavailable: a logout, or a login over somebody, was not confirmed; or as the outage policy has it.
+            After any of these, the session is what it was before the request, but for what ``save()``,
+            ``invalidate()`` and ``revoke_others()`` have done, and the next call, for an error page, sends that.
+        """
+        exchange = exchange_of(session)
+        sent = exchange.commit(lambda: self._wants_roll(headers, environ))
+        if sent:
+            cookies = self._site.cookies
+            set_cookies = []
+            for each in sent:
+                if each.value is None:
+                    set_cookies += cookies.deletions(each.name)
+                else:
+                    set_cookies.append(cookies.header(each.name, each.value, each.max_age))
+            return caching.merged(headers, set_cookies, lease_only=self._is_lease(sent), was_read=session.loaded)
+        if session.loaded:
+            return caching.merged(headers, (), lease_only=True, was_read=True)
+        return headers if isinstance(headers, list) else list(headers)
+
+    def commit_parts(
+        self, session: Session, status: str, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None = None
+    ) -> tuple[Headers, list[SetCookie]]:
+        """As ``commit``, for frameworks with a cookie interface: the headers without our cookies, and those in parts."""
+        exchange = exchange_of(session)
+        sent = exchange.commit(lambda: self._wants_roll(headers, environ))
+        merged = caching.merged(headers, ("",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded)
+        if sent:
+            merged.pop()  # in place of the cookies
+        return merged, [part for each in sent for part in self._site.cookies.parts(*each)]
+
+    def _is_lease(self, sent: Sequence[Sent]) -> bool:
+        return len(sent) == 1 and sent[0].value is not None and sent[0].name.endswith("-lease")
+
+    def _wants_roll(self, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None) -> bool:
+        """Whether the response may extend the session."""
+        if environ is not None and environ.get(ROLL) is False:
+            return False
+        settings = self.settings
+        if caching.is_storable(headers, settings.clock()):
+            return False
+        if settings.roll_if is None:
+            return True
+        try:
+            return bool(settings.roll_if(environ if environ is not None else {}))
+        except Exception:
+            log.exception("roll_if failed: the session is not rolled")
+            return False
+
+    # What ends sessions from outside a request
+
+    def revoke(self, tag: str, *tags: str) -> None:
+        """Log out everywhere: end every session that carries one of the tags and was created until now.
+
+        A session that begins afterwards is not affected. To keep one's own, see ``Session.revoke_others``.
+
+        Raises:
+            StoreUnavailable: the store did not confirm it. The sessions may still be alive.
+        """
+        self.revocations.fence_now([tag_key(each) for each in (tag, *tags)])
+
+    def revoke_session(self, session_id: str) -> None:
+        """End the login with this ``session.id``, whoever holds it. Raises ``StoreUnavailable``, as ``revoke``."""
+        if not _is_id(session_id):  # a fence for anything else would end nothing, and look like success
+            raise ValueError("session_id: requires the 32 hexadecimal digits of a session.id")
+        self.revocations.fence([session_key(bytes.fromhex(session_id))], ENDED)
+
+    def revoke_everything(self) -> None:
+        """End every session created until now. Raises ``StoreUnavailable``, as ``revoke``."""
+        self.revocations.fence_now([EVERYTHING])
+
+    def close(self) -> None:
+        """Release the store's connections and threads."""
+        self.revocations.close()
+
+
+def _applied(header: str, sent: Sequence[Sent]) -> str:
+    """The Cookie header of a browser that had *header*, and has received *sent*."""
+    ours = {each.name for each in sent}
+    kept = [pair for pair in header.split(";") if pair.partition("=")[0].strip() not in ours]
+    return ";".join([*kept, *(f" {each.name}={each.value}" for each in sent if each.value is not None)]).strip("; ")
