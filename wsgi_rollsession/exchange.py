@@ -16,7 +16,7 @@ from .cookies import CANDIDATES, PRESENTED
 from .errors import SessionConflict, SessionTooLarge, StoreUnavailable
 from .policy import CLOCK_TOLERANCE_MS, FINAL, OVER, Why
 from .presented import Context, Presented
-from .revocation.clock import next_not_before
+from .revocation.clock import next_revoked_before
 from .revocation.fence import ENDED, EVERYTHING, session_digest
 from .seal import LIMIT, Unsealable, peek, seal_lease, seal_session
 from .session import EMPTY, Session, _encode
@@ -114,11 +114,11 @@ class Exchange(Session):
         store = self._context.store
         try:
             # Loaded once the response is on its way, it must not be alive again after a roll was refused.
-            return store.confirm(keys) if self._committed else store.lookup(keys)
+            return store.lookup_now(keys) if self._committed else store.lookup(keys)
         except StoreUnavailable:
             if self._context.outage == "closed":
                 raise
-            return store.recall(keys)
+            return store.last_known(keys)
 
     def _begin(self) -> None:
         """Start over, with nothing."""
@@ -212,7 +212,7 @@ class Exchange(Session):
         confirmed = False
         try:
             # In this order: what is raised after the question is larger than the numbers that the session has passed.
-            numbers = context.store.confirm((*asked, *tags))
+            numbers = context.store.lookup_now((*asked, *tags))
             why = self._refused(numbers[: len(asked)])
             if asks and why is not None:
                 self._lose(why)
@@ -230,7 +230,7 @@ class Exchange(Session):
             if context.outage == "closed" or others is not None or somebody:
                 raise
             log.warning("a session began while the revocation store was unavailable; the one before it was not ended")
-            numbers = context.store.recall((EVERYTHING, *tags))
+            numbers = context.store.last_known((EVERYTHING, *tags))
             passed = tuple(numbers)
         ends = self._absolute_end()
         if keeps_end:  # and today's, if that is shorter than the one stamped
@@ -243,7 +243,7 @@ class Exchange(Session):
     def _revoke_others(self, index: int, tag: bytes, passed: tuple[int, ...]) -> tuple[int, ...]:
         """Raise a tag's fence from the number that this session has been found to pass, and pass the new one too."""
         held = passed[1 + index]
-        number = next_not_before(int(self._context.clock() * 1000), (held,))
+        number = next_revoked_before(int(self._context.clock() * 1000), (held,))
         if number is None:
             raise StoreUnavailable("the same tag is being revoked again and again")
         if not self._context.store.advance(tag, held, number):
@@ -383,13 +383,13 @@ class Exchange(Session):
         keys = self._keys()
         confirmed = True
         try:
-            numbers = context.store.confirm(keys)
+            numbers = context.store.lookup_now(keys)
         except StoreUnavailable:
             # A strict write needs the store; one that save() has done is done.
             if context.outage == "closed" or (context.strict and base is not None and not self._unsent):
                 raise
             confirmed = False
-            numbers = context.store.recall(keys)
+            numbers = context.store.last_known(keys)
         why = self._refused(numbers)
         if why is not None:
             self._lose(why)
@@ -464,11 +464,11 @@ class Exchange(Session):
     def _roll(self, base: Presented) -> tuple[str | None, str | None]:
         context, now, record = self._context, self._now, base.record
         try:
-            numbers = context.store.confirm(base.keys)
+            numbers = context.store.lookup_now(base.keys)
         except StoreUnavailable:
             if not self._may_go_unchecked(record):
                 return None, None
-            numbers = context.store.recall(base.keys)
+            numbers = context.store.last_known(base.keys)
         why = policy.refused(record, numbers)
         if why is not None:
             log.info("session %s not rolled: %s", record.id.hex(), why.value)

@@ -32,7 +32,7 @@ UNCHECKED = 2
 class Record(NamedTuple):
     """A session, as its cookie carries it. Times are Unix milliseconds, timeouts are seconds.
 
-    *passed* are the not-before numbers that existed when the session began, of everything and of each tag: only
+    *passed* are the revoked-before numbers that existed when the session began, of everything and of each tag: only
     larger ones, raised since, can refuse it. Otherwise a login just after a "log out everywhere", which reaches into
     the future by the clocks' tolerance, would be refused.
     """
