@@ -148,7 +148,7 @@ def scales(effort: Effort, step: Step) -> dict[str, Any]:
 
 
 def propagations(effort: Effort, step: Step) -> dict[str, Any]:
-    """Seconds from the call of a logout until the fence is in another process's replica (see ``propagation``)."""
+    """Seconds from the call of a logout until the fence is in another process's local set (see ``propagation``)."""
     with running(RedisServer()) as server:
         trips = propagation.round_trips(server)
         found = {"round trip to Redis (PING)": trips}

@@ -62,7 +62,7 @@ class Limits:
     cores: float = 1  # Redis executes commands on one
     bytes_per_second: float = 1.25e9  # 10 Gbit/s
     memory: float = 64e9
-    replica: float = 1e9  # memory that one may want to spend on a replica in each worker process
+    local_set: float = 1e9  # memory that one may want to spend on a local set in each worker process
 
 
 class Meter:
@@ -206,7 +206,7 @@ def model(facts: dict[str, Any], rate: float, visitors: Visitors | None = None) 
     if "fan_out_bytes" in facts:  # every worker process follows every fence
         processes = max(1.0, rate / visitors.worker)
         found["bytes"] += rate * mix["logout"] * facts["fan_out_bytes"] * (processes - 1)
-        found["replica"] = ended * 10
+        found["local_set"] = ended * 10
     if facts["stores_sessions"]:
         stored = rate * mix["login"] * (visitors.visit + visitors.idle * (1 - visitors.leave_by_logout))
         found["memory"] = stored * facts["session_memory"]
@@ -216,7 +216,7 @@ def model(facts: dict[str, Any], rate: float, visitors: Visitors | None = None) 
         "the one core on which Redis executes commands": found["cores"] / limits.cores,
         "the network, at 10 Gbit/s": found["bytes"] / limits.bytes_per_second,
         "memory, at 64 GB": found["memory"] / limits.memory,
-        "the replica in each process, at 1 GB": found.get("replica", 0) / limits.replica,
+        "the local set in each process, at 1 GB": found.get("local_set", 0) / limits.local_set,
     }
     found["first"] = max(strain, key=strain.__getitem__)
     found["strain"] = strain[found["first"]]

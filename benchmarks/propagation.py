@@ -3,7 +3,7 @@
     python -m benchmarks.propagation [--out docs] [--workers 8] [--logouts 400]
 
 A server, and worker processes that follow it. The delay runs from the moment the logout is *called*, in one process,
-to the moment the fence is in another process's replica, by the host's monotonic clock. It is shown in milliseconds,
+to the moment the fence is in another process's local set, by the host's monotonic clock. It is shown in milliseconds,
 and in units of the round trip to the same server (a PING) in the same run.
 """
 
@@ -28,11 +28,11 @@ HOUR = StoreOptions(lifetime_ms=3_600_000)
 
 
 def worker(url: str, pipe: Any) -> None:
-    """Follow, and note when each fence is in the replica."""
+    """Follow, and note when each fence is in the local set."""
     store = RedisRevocations.from_url(url + "?follow=1", HOUR)
     arrived: dict[bytes, float] = {}
-    replica = store._known
-    load = replica.load
+    local_set = store._known
+    load = local_set.load
 
     def timed(rows: Any) -> None:
         rows = list(rows)
@@ -41,7 +41,7 @@ def worker(url: str, pipe: Any) -> None:
         for key, _, _ in rows:
             arrived.setdefault(key, now)
 
-    replica.load = timed  # type: ignore[method-assign]
+    local_set.load = timed  # type: ignore[method-assign]
     store.lookup([EVERYTHING])
     while time.monotonic() >= store._follower.fresh_until:  # type: ignore[union-attr]
         time.sleep(0.01)
@@ -69,7 +69,7 @@ def measure(server: RedisServer, workers: int, logouts: int, pause: float) -> li
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     store = RedisRevocations.from_url(server.url, HOUR)
-    store.confirm([EVERYTHING])
+    store.lookup_now([EVERYTHING])
     for _ in range(workers):
         here, there = context.Pipe()
         process = context.Process(target=worker, args=(server.url, there))
@@ -113,7 +113,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.plot(values, [(n + 1) / len(values) * 100 for n in range(len(values))], label=label)
     axes.axvline(20, color="0.7", linestyle="--", linewidth=1)
     axes.set_xscale("log")
-    axes.set_xlabel("milliseconds from the call of logout to a worker's replica (dashed: the target for 99 %)")
+    axes.set_xlabel("milliseconds from the call of logout to a worker's local set (dashed: the target for 99 %)")
     axes.set_ylabel("% of arrivals")
     axes.set_ylim(0, 101)
     axes.grid(alpha=0.3, which="both")
@@ -130,7 +130,7 @@ def text(results: dict[str, Any]) -> str:
         "\n",
         "Made by `python -m benchmarks.propagation`; do not edit. ",
         f"{results['workers']} processes follow one {results['server']} on the same host ({results['cores']} cores). "
-        "The delay runs from the call of the logout in another process until the fence is in a worker's replica. "
+        "The delay runs from the call of the logout in another process until the fence is in a worker's local set. "
         f"Other work kept {results['load']:.1f} processes busy when it began, so of each kind of run the calmest of "
         f"several rounds is shown, and the 99th percentile of all of them. Niceness: {results['nice']}.\n",
         "\n",

@@ -20,7 +20,7 @@ def main() -> None:
     target = parser.parse_args().fences
     with running(RedisServer()) as server:
         store = RedisRevocations.from_url(server.url, StoreOptions(lifetime_ms=3_600_000))
-        store.confirm([EVERYTHING])
+        store.lookup_now([EVERYTHING])
         with server.client() as client:
             before = client.info("memory")["used_memory"]
             info = client.info("server")

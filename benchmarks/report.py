@@ -288,9 +288,9 @@ def scale_section(data: Data) -> str:
     text = """## Scale
 
 Every store filled with revoked sessions. *Look-up*: what a load asks (everything, the session, one tag), half of the
-sessions revoked. *Confirm*: the authoritative check before a roll or a write. *Revoke*: one logout, confirmed by the
-store. *Memory*: what this process grew by, the replica included. *Open*: a fresh process, until it answers from what is
-there (for the follower: until its replica is complete).
+sessions revoked. *Now*: the authoritative check before a roll or a write. *Revoke*: one logout, confirmed by the
+store. *Memory*: what this process grew by, the local set included. *Open*: a fresh process, until it answers from what
+is there (for the follower: until its local set is complete).
 
 ![Look-up time by the size of the revocation set](benchmarks/scale.svg)
 
@@ -315,7 +315,7 @@ there (for the follower: until its replica is complete).
             timed = ("lookup_s", "confirm_s", "fence_s")
             slopes = [slope(counts, [each[what] for each in facts.values()]) for what in timed]
             rows.append([f"*{STORES[store]}*", "*slope*", *(f"*{value:+.3f}*" for value in slopes), "", "", ""])
-    text += table(["", "revoked", "look-up", "confirm", "revoke", "memory", "open", "filled at"], rows)
+    text += table(["", "revoked", "look-up", "now", "revoke", "memory", "open", "filled at"], rows)
     text += "\nSlope: the exponent of growth, by least squares over all sizes. 0 is flat, 1 would be proportional.\n"
     rows = []
     for count, each in found.get("redis", {}).items():
@@ -346,8 +346,8 @@ def propagation_section(data: Data) -> str:
     found = data["propagation"]
     text = """## Propagation
 
-With `follow=1`: from the call of a logout in one process until the fence is in the replica of another on the same host.
-With SQLite there is nothing to wait for: the next check sees it.
+With `follow=1`: from the call of a logout in one process until the fence is in the local set of another on the same
+host. With SQLite there is nothing to wait for: the next check sees it.
 
 """
     columns = ("median", "p99", "max")

@@ -194,7 +194,7 @@ def announce(store: MemoryRevocations, application: RollSession) -> int:
     """
     lifetime_ms = max(store._options.lifetime_ms, application.settings.fence_lifetime_ms)
     store._options = replace(store._options, lifetime_ms=lifetime_ms)
-    store._replica.lifetime_ms = lifetime_ms
+    store._local.lifetime_ms = lifetime_ms
     return lifetime_ms
 
 

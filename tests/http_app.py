@@ -141,17 +141,17 @@ class Site:
 
 def _with_gate(application: RollSession) -> RollSession:
     store = application.revocations
-    confirm = store.confirm
+    lookup_now = store.lookup_now
 
-    def confirm_then_hold(keys: Any) -> Any:
-        numbers = confirm(keys)
+    def ask_then_hold(keys: Any) -> Any:
+        numbers = lookup_now(keys)
         gate = _confirm_gate.get()
         if gate is not None:
             _confirm_gate.set(None)
             hold(gate)
         return numbers
 
-    store.confirm = confirm_then_hold  # type: ignore[method-assign]
+    store.lookup_now = ask_then_hold  # type: ignore[method-assign]
     return application
 
 

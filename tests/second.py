@@ -78,7 +78,7 @@ def tag_fence(tag: str) -> bytes:
 EVERYTHING = hashlib.sha256(b"wsgi_rollsession/v1/everything").digest()[:16]
 
 
-def not_before(store_ms: int) -> int:
+def revoked_before(store_ms: int) -> int:
     whole, rest = divmod(store_ms + 2000, 1000)
     return whole + (1 if rest else 0)
 

@@ -481,7 +481,7 @@ def test_saved_and_logged_out_in_one_request(clock: Clock) -> None:
     answer = browser.call(handler)
     assert not answer.set_cookies
     store = browser.application.revocations  # type: ignore[attr-defined]
-    assert list(store.confirm([session_key(bytes.fromhex(answer.result))])) == [ENDED]
+    assert list(store.lookup_now([session_key(bytes.fromhex(answer.result))])) == [ENDED]
 
 
 def test_logged_out_and_in_again_in_the_single_layout(clock: Clock) -> None:
@@ -541,10 +541,10 @@ def test_strict_is_atomic(clock: Clock) -> None:
     """With ``strict``, a write that lands between another's check and its confirmation wins; the other is refused."""
     browser = logged_in(clock, strict=True)
     store = browser.application.revocations  # type: ignore[attr-defined]
-    confirm, armed = store.confirm, [True]
+    lookup_now, armed = store.lookup_now, [True]
 
-    def confirm_then_write(keys: Any) -> Any:
-        numbers = confirm(keys)
+    def ask_then_write(keys: Any) -> Any:
+        numbers = lookup_now(keys)
         if armed:
             armed.clear()
             browser.do(put("n", 1))
@@ -555,7 +555,7 @@ def test_strict_is_atomic(clock: Clock) -> None:
         with pytest.raises(SessionConflict, match="superseded by a later version"):
             session.save()
 
-    store.confirm = confirm_then_write
+    store.lookup_now = ask_then_write
     answer = browser.receive(browser.call(second))
     assert not answer.set_cookies
     assert browser.do(get("n")) == 1
@@ -601,7 +601,7 @@ def test_strict_refuses_older_copies_when_their_fence_is_gone(clock: Clock) -> N
     other.application = browser.application
     other.do(logout)  # raising a fence drops those that have expired
     store = browser.application.revocations  # type: ignore[attr-defined]
-    assert list(store.confirm([key])) == [0]
+    assert list(store.lookup_now([key])) == [0]
     (lease,) = [each for each in browser.header().split("; ") if "-lease=" in each]
     assert presenting(browser, f"{rich}; {lease}", get("balance")) is None
     assert browser.do(get("balance")) == 0
@@ -1045,7 +1045,7 @@ def test_a_roll_that_is_refused_ends_no_other_session(clock: Clock) -> None:
 
     answer = browser.receive(browser.call(reader))
     assert (answer.result, answer.sent()) == ("bob", {bob.partition("=")[0]: ""})
-    assert browser.application.revocations.confirm(  # type: ignore[attr-defined]
+    assert browser.application.revocations.lookup_now(  # type: ignore[attr-defined]
         [session_key(bytes.fromhex(browser.do(lambda s: s.id)))]
     ) == [0]
     assert browser.do(who) == "alice"
@@ -1131,8 +1131,8 @@ class Lagging(MemoryRevocations):
         self.asked.append("lookup")
         return [super().lookup((EVERYTHING,))[0], *(0 for _ in keys[1:])]
 
-    def confirm(self, keys: Sequence[bytes]) -> Sequence[int]:
-        self.asked.append("confirm")
+    def lookup_now(self, keys: Sequence[bytes]) -> Sequence[int]:
+        self.asked.append("lookup_now")
         return super().lookup(keys)
 
 
@@ -1153,7 +1153,7 @@ def test_an_untouched_request_asks_once_and_authoritatively(lagging: tuple[Laggi
     store, browser = lagging
     header = browser.header()
     assert any(name.endswith("-lease") for name in browser.call(untouched).sent())
-    assert store.asked == ["confirm"]
+    assert store.asked == ["lookup_now"]
     store.fence([session_key(bytes.fromhex(browser.do(lambda s: s.id)))], ENDED)
     assert not any(call(browser.application, untouched, header).sent().values())
 
@@ -1174,7 +1174,7 @@ def test_a_request_that_reads_asks_again_before_it_rolls(lagging: tuple[Lagging,
     """What was true at load is not relied upon by the roll: the handler may have taken long."""
     store, browser = lagging
     browser.do(who)
-    assert store.asked == ["lookup", "confirm"]
+    assert store.asked == ["lookup", "lookup_now"]
 
 
 def test_a_response_that_starts_over_asks_again(clock: Clock, lagging: tuple[Lagging, Browser]) -> None:
@@ -1208,10 +1208,10 @@ def test_a_roll_that_was_interrupted_asks_again(lagging: tuple[Lagging, Browser]
     store, browser = lagging
     application, sent = browser.application, []
     session_id = bytes.fromhex(call(application, lambda s: s.id, browser.header()).result)
-    confirm = store.confirm
+    lookup_now = store.lookup_now
 
     def interrupted(keys: Sequence[bytes]) -> Sequence[int]:
-        store.confirm = confirm  # type: ignore[method-assign]
+        store.lookup_now = lookup_now  # type: ignore[method-assign]
         raise Interrupted
 
     def handler(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -1222,7 +1222,7 @@ def test_a_roll_that_was_interrupted_asks_again(lagging: tuple[Lagging, Browser]
         start_response("500 Internal Server Error", [])
         return []
 
-    store.confirm = interrupted  # type: ignore[method-assign]
+    store.lookup_now = interrupted  # type: ignore[method-assign]
     application._application = handler
     environ = {"HTTP_COOKIE": browser.header(), "wsgi.multiprocess": False}
     list(application(environ, lambda status, headers, exc_info=None: sent.extend(headers)))

@@ -62,8 +62,8 @@ class World:
 
     def forget_fences(self) -> None:
         """Let the store drop every fence that it need not keep any longer."""
-        self.store._replica._purged_ms = 0
-        self.store._replica.purge(int(self.clock() * 1000))
+        self.store._local._purged_ms = 0
+        self.store._local.purge(int(self.clock() * 1000))
 
 
 def issues(answer: Answer) -> dict[str, str]:
@@ -137,11 +137,11 @@ def test_invariant_1_long_requests_are_no_way_around_the_fence() -> None:
     """What is emitted long after its check lives no longer for that: its time is that of the request's arrival."""
     world = World(idle_timeout="1h")
     browser = world.browser("alice")
-    confirm = world.store.confirm
+    lookup_now = world.store.lookup_now
     armed = [True]
 
-    def confirm_and_linger(keys: Any) -> Any:
-        numbers = confirm(keys)
+    def ask_and_linger(keys: Any) -> Any:
+        numbers = lookup_now(keys)
         if armed:
             armed.clear()
             browser.do(logout)
@@ -149,7 +149,7 @@ def test_invariant_1_long_requests_are_no_way_around_the_fence() -> None:
         return numbers
 
     thief = world.thief(browser)
-    with mock.patch.object(world.store, "confirm", confirm_and_linger):
+    with mock.patch.object(world.store, "lookup_now", ask_and_linger):
         late = thief.call(who)
     assert issues(late), "the check came before the logout"
     thief.receive(late)
@@ -169,7 +169,7 @@ def test_invariant_1_a_process_that_cannot_ask_extends_nothing() -> None:
         def lookup(self, keys: Any) -> Any:
             raise StoreUnavailable("down")
 
-        confirm = lookup
+        lookup_now = lookup
 
     alone = Unreachable(StoreOptions(lifetime_ms=0, accept_amnesia=True))
     elsewhere = world.application

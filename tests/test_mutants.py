@@ -17,8 +17,8 @@ from wsgi_rollsession import RollSession, exchange, policy, presented, seal, tok
 from wsgi_rollsession.cookies import LONGEST, Cookies
 from wsgi_rollsession.exchange import Exchange
 from wsgi_rollsession.presented import Presented
+from wsgi_rollsession.revocation.local_set import LocalSet
 from wsgi_rollsession.revocation.memory import MemoryRevocations
-from wsgi_rollsession.revocation.replica import Replica
 from wsgi_rollsession.seal import Unsealable, seal_lease
 from wsgi_rollsession.settings import Settings
 from wsgi_rollsession.token import NEVER, UNLIMITED, Lease
@@ -86,7 +86,7 @@ _call = RollSession.__call__
 
 def resend(self: Exchange, base: Presented) -> Any:
     """A roll as everybody else does it: the session cookie again."""
-    if policy.refused(base.record, self._context.store.confirm(base.keys)) is not None:
+    if policy.refused(base.record, self._context.store.lookup_now(base.keys)) is not None:
         return None, None
     return self._session_cookie(base.record, self._now), None
 
@@ -114,7 +114,7 @@ def call_and_remember(self: RollSession, environ: Any, start_response: Any) -> A
 
 
 def roll_with_the_time_after_the_check(self: Exchange, base: Presented) -> Any:
-    if policy.refused(base.record, self._context.store.confirm(base.keys)) is not None:
+    if policy.refused(base.record, self._context.store.lookup_now(base.keys)) is not None:
         return None, None
     return _lease(self, base, int(_latest[0]._context.clock() * 1000))
 
@@ -135,7 +135,7 @@ def regenerate_and_lift(self: Exchange, tags: Any, *rest: Any) -> None:
     """As in a peer: the login of a user deletes the mark that ended the user's sessions."""
     _regenerate(self, tags, *rest)
     for tag in tags or ():
-        self._context.store._replica._state[0].pop(tag, None)  # type: ignore[attr-defined]
+        self._context.store._local._state[0].pop(tag, None)  # type: ignore[attr-defined]
 
 
 def open_and_raise(self: Exchange, sessions: list[tuple[str, str]]) -> list[Presented]:
@@ -298,7 +298,7 @@ MUTANTS: dict[str, Mutant] = {
         [Test(invariants.test_invariant_1_logged_out_as_long_as_it_could_live, "the fence was dropped too early")],
     ),
     "fences are never dropped": Mutant(
-        replace(Replica, "purge", lambda self, now_ms: None),
+        replace(LocalSet, "purge", lambda self, now_ms: None),
         [Test(invariants.test_invariant_5_the_set_is_bounded, "more than one lifetime's fences")],
     ),
     "genesis is ignored": Mutant(

@@ -113,22 +113,22 @@ def s6(application: RollSession, r1: R1) -> Any:
     """A logout lands between the authoritative check and the response's emission. Is a copy of it accepted?"""
     browser = logged_in(application)
     store = application.revocations
-    confirm = store.confirm
+    lookup_now = store.lookup_now
     armed = [True]
 
-    def confirm_then_logout(keys: Any) -> Any:
-        numbers = confirm(keys)
+    def ask_then_logout(keys: Any) -> Any:
+        numbers = lookup_now(keys)
         if armed:
             armed.clear()
             browser.do(logout)
         return numbers
 
     browser_at_r1 = browser.header()
-    application._context.store.confirm = confirm_then_logout  # type: ignore[method-assign]
+    application._context.store.lookup_now = ask_then_logout  # type: ignore[method-assign]
     try:
         late = browser.call(r1, header=browser_at_r1)
     finally:
-        del application._context.store.confirm
+        del application._context.store.lookup_now
     assert not armed, "the logout did land in between"
     thief = Browser(application, browser.clock)
     thief.receive(Answer("", [("Set-Cookie", each) for each in late.set_cookies if "Max-Age=0" not in each], None, b""))

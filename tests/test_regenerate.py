@@ -171,16 +171,16 @@ def test_after_a_conflict_one_can_start_over(clock: Clock, end: Step) -> None:
 def between(browser: Browser, step: Callable[[], Any]) -> None:
     """Have *step* happen once, between the next question to the fences and what follows from its answer."""
     store = application(browser).revocations
-    confirm, armed = store.confirm, [True]
+    lookup_now, armed = store.lookup_now, [True]
 
-    def confirm_then_step(keys: Any) -> Any:
-        numbers = confirm(keys)
+    def ask_then_step(keys: Any) -> Any:
+        numbers = lookup_now(keys)
         if armed:
             armed.clear()
             step()
         return numbers
 
-    store.confirm = confirm_then_step  # type: ignore[method-assign]
+    store.lookup_now = ask_then_step  # type: ignore[method-assign]
 
 
 @every_replacement

@@ -51,14 +51,14 @@ class Wire:
         return self.known is not None
 
     def cut(self) -> None:
-        self.known = dict(self.store._replica._state[0])
+        self.known = dict(self.store._local._state[0])
 
     def mend(self) -> None:
         self.known = None
 
-    def recall(self, keys: Any) -> Any:
+    def last_known(self, keys: Any) -> Any:
         if self.known is None:
-            return self.store.recall(keys)
+            return self.store.last_known(keys)
         return [self.known.get(key, 0) for key in keys]
 
     def ask(self, method: str, *arguments: Any) -> Any:
@@ -69,8 +69,8 @@ class Wire:
     def lookup(self, keys: Any) -> Any:
         return self.ask("lookup", keys)
 
-    def confirm(self, keys: Any) -> Any:
-        return self.ask("confirm", keys)
+    def lookup_now(self, keys: Any) -> Any:
+        return self.ask("lookup_now", keys)
 
     def fence(self, keys: Any, number: int) -> None:
         self.ask("fence", keys, number)
@@ -417,8 +417,8 @@ class Histories(RuleBasedStateMachine):
         """What operators, and networks, do."""
         wire = self.wires[where]
         if what == "forget":  # the store drops every fence that it need not keep
-            self.store._replica._purged_ms = 0
-            self.store._replica.purge(self.ms())
+            self.store._local._purged_ms = 0
+            self.store._local.purge(self.ms())
         elif what == "configure":  # the old process goes on serving the requests that are in flight
             self.configurations[where] = {"idle_timeout": idle, "absolute_timeout": absolute}
             self.restart()

@@ -143,7 +143,7 @@ def test_refused_leases(vector: dict[str, Any]) -> None:
 
 
 def test_fences() -> None:
-    """Fence keys, name tags and not-before numbers are those of the vectors, by both implementations."""
+    """Fence keys, name tags and revoked-before numbers are those of the vectors, by both implementations."""
     for vector in FENCE["sessions"]:
         id_ = bytes.fromhex(vector["id"])
         assert fence.session_key(id_).hex() == second.session_fence(id_).hex() == vector["fence_key"]
@@ -152,8 +152,8 @@ def test_fences() -> None:
     for vector in FENCE["tags"]:
         assert fence.tag_key(vector["tag"]).hex() == second.tag_fence(vector["tag"]).hex() == vector["fence_key"]
     assert fence.EVERYTHING.hex() == second.EVERYTHING.hex() == FENCE["everything"]
-    for vector in FENCE["not_before"]:
-        assert fence.not_before(vector["store_ms"]) == second.not_before(vector["store_ms"]) == vector["number"]
+    for vector in FENCE["revoked_before"]:
+        assert fence.revoked_before(vector["store_ms"]) == second.revoked_before(vector["store_ms"]) == vector["number"]
 
 
 @pytest.mark.parametrize("vector", FENCE["judged"], ids=short)

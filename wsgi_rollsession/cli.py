@@ -212,7 +212,7 @@ def _session(
     seen, idle = (issued, record.idle) if lease is None else policy.extended(record, issued, lease)
     why = policy.expired(now, seen, idle, record.ends)
     if store is not None and why is None:
-        numbers = store.confirm([EVERYTHING, session_key(record.id), *record.tags])
+        numbers = store.lookup_now([EVERYTHING, session_key(record.id), *record.tags])
         why = policy.refused(record, numbers)
     result["refused"] = why.value if why is not None else None
     result |= {

@@ -53,14 +53,14 @@ def build(lab: Lab, store: str, **options: Any) -> Any:
 
 def gate_checks(revocations: Any, lab: Lab) -> None:
     """There is no write of a record to hold: the store gate holds a request between its last check and its answer."""
-    confirm = revocations.confirm
+    lookup_now = revocations.lookup_now
 
     def gated(keys: Sequence[bytes]) -> Sequence[int]:
-        numbers: Sequence[int] = confirm(keys)
+        numbers: Sequence[int] = lookup_now(keys)
         lab.gates.enter("store")
         return numbers
 
-    revocations.confirm = gated
+    revocations.lookup_now = gated
 
 
 #: When the first browser settled, by application.

@@ -1,6 +1,6 @@
 """A load of logins, reads, writes and logouts through the middleware, and a model of it outside the servers.
 
-Several ``RollSession`` objects play the worker processes: each has connections, a breaker and a replica of its own.
+Several ``RollSession`` objects play the worker processes: each has connections, a breaker and a local set of its own.
 The model knows one thing of every session: whether, and when, a logout of it was *confirmed* (``invalidate()`` or
 ``revoke()`` returned). From then on no request that begins may be accepted, whatever copy of its cookies it carries
 and whichever worker gets it; a worker that follows may be ``max_staleness`` late with loads, but never re-issues.

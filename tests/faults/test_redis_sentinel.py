@@ -135,11 +135,11 @@ def test_replaced_primary_is_not_believed(group: SentinelGroup, report: Report) 
             wait_until(lambda: _fenced(other, session), 30, "a logout at the new primary")
         finally:
             old.resume()
-        assert list(idle.confirm([session])) == [ENDED]
+        assert list(idle.lookup_now([session])) == [ENDED]
         assert not is_replica(old), "it was demoted before it could be asked, so this shows nothing"
         assert idle.advance(session, 0, 1) is False
         with contextlib.closing(RedisRevocations.from_url(group.url, options)) as fresh:
-            assert list(fresh.confirm([session])) == [ENDED]
+            assert list(fresh.lookup_now([session])) == [ENDED]
     report(
         store=STORE,
         fault="SIGSTOP of the primary, fail-over, SIGCONT, and a process that asked nothing meanwhile",
@@ -187,7 +187,7 @@ def fail_over(group: SentinelGroup, old: RedisServer) -> None:
 @contextlib.contextmanager
 def store(url: str) -> Iterator[RedisRevocations]:
     with contextlib.closing(RedisRevocations.from_url(url, StoreOptions(lifetime_ms=3_600_000))) as one:
-        one.confirm([EVERYTHING])
+        one.lookup_now([EVERYTHING])
         yield one
 
 
@@ -228,7 +228,7 @@ def test_followers_heal_what_a_fail_over_lost(group: SentinelGroup, report: Repo
         primary = group.primary
         isolate(primary)
         one.fence([session], ENDED)
-        wait_until(lambda: list(follower.recall([session])) == [ENDED])
+        wait_until(lambda: list(follower.last_known([session])) == [ENDED])
         fail_over(group, primary)
         with contextlib.closing(RedisRevocations.from_url(group.url, StoreOptions(3_600_000))) as fresh:
             wait_until(lambda: (_try(fresh, [session]) or [0])[0] == ENDED, 30, "the fence is back")
@@ -250,6 +250,6 @@ def _fenced(one: RedisRevocations, session: bytes) -> bool:
 
 def _try(one: RedisRevocations, keys: list[bytes]) -> list[int] | None:
     try:
-        return list(one.confirm(keys))
+        return list(one.lookup_now(keys))
     except StoreUnavailable:
         return None

@@ -116,7 +116,7 @@ def test_killed_while_its_disk_is_slow(appendfsync: str, report: Report, tmp_pat
     with running(RedisServer(environment=environment, appendonly="yes", appendfsync=appendfsync)) as server:
         with contextlib.closing(open_store(server.url, options)) as store:
             store.fence([before], ENDED)
-            (genesis,) = store.confirm([EVERYTHING])
+            (genesis,) = store.lookup_now([EVERYTHING])
             slow.touch()
             if appendfsync == "everysec":
                 wait_until(lambda: _syncs(server, store), 30, "the disk is busy")
@@ -128,7 +128,7 @@ def test_killed_while_its_disk_is_slow(appendfsync: str, report: Report, tmp_pat
         slow.unlink()
         server.start()
         with contextlib.closing(open_store(server.url, options)) as fresh:
-            everything, *numbers = fresh.confirm([EVERYTHING, before, session])
+            everything, *numbers = fresh.lookup_now([EVERYTHING, before, session])
     assert numbers[0] == ENDED
     if appendfsync == "everysec":
         assert (confirmed, numbers[1]) == (True, 0)
@@ -242,8 +242,8 @@ def test_evicts(report: Report) -> None:
             for batch in batches:
                 store.fence(batch, ENDED)
         with contextlib.closing(open_store(server.url + "?eviction=accept", options)) as fresh:
-            lost = sum(number == 0 for batch in batches for number in fresh.confirm(batch))
-            assert fresh.confirm([EVERYTHING])
+            lost = sum(number == 0 for batch in batches for number in fresh.lookup_now(batch))
+            assert fresh.lookup_now([EVERYTHING])
     assert lost
     report(
         store=STORE,
@@ -338,9 +338,9 @@ def test_the_clock_of_one_host_steps_forward_and_back(tmp_path: Path, monkeypatc
             for ahead in (0, 7200, 0):
                 clock.write_text(f"{ahead:+d}")
                 time.sleep(1.1)
-                numbers.append(store.confirm([EVERYTHING])[0])
+                numbers.append(store.lookup_now([EVERYTHING])[0])
         with contextlib.closing(open_store(server.url, StoreOptions(lifetime_ms=3_600_000))) as fresh:
-            assert list(fresh.confirm([session, EVERYTHING])) == [0, numbers[2]]
+            assert list(fresh.lookup_now([session, EVERYTHING])) == [0, numbers[2]]
     assert numbers[0] == numbers[1] < numbers[2] < time.time() + 60
 
 
@@ -353,15 +353,15 @@ def test_clock_step_that_could_not_be_answered(tmp_path: Path) -> None:
     clock = tmp_path / "clock"
     with running(server_with_clock(clock)) as server:
         with contextlib.closing(open_store(server.url, StoreOptions(lifetime_ms=3_600_000))) as store:
-            (before,) = store.confirm([EVERYTHING])
+            (before,) = store.lookup_now([EVERYTHING])
             server.command("CONFIG", "SET", "maxmemory", "1")
             clock.write_text("+7200")
             time.sleep(1.1)
             for _ in range(3):
                 with pytest.raises(StoreUnavailable):
-                    store.confirm([EVERYTHING])
+                    store.lookup_now([EVERYTHING])
             server.command("CONFIG", "SET", "maxmemory", "0")
-            assert store.confirm([EVERYTHING])[0] > before
+            assert store.lookup_now([EVERYTHING])[0] > before
 
 
 def test_clock_is_behind(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_clock_is_behind(tmp_path: Path) -> None:
     with running(server_with_clock(clock)) as server:
         clock.write_text("-7200")
         with contextlib.closing(open_store(server.url, StoreOptions(lifetime_ms=3_600_000))) as store:
-            assert store.confirm([EVERYTHING])[0] > time.time()
+            assert store.lookup_now([EVERYTHING])[0] > time.time()
             assert store.fence_now([os.urandom(16)]) > time.time()
             server.command("FLUSHALL")
-            assert store.confirm([EVERYTHING])[0] > time.time()
+            assert store.lookup_now([EVERYTHING])[0] > time.time()

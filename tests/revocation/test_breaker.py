@@ -17,7 +17,7 @@ from wsgi_rollsession import StoreUnavailable
 from wsgi_rollsession.revocation import forks
 from wsgi_rollsession.revocation.breaker import Breaker
 from wsgi_rollsession.revocation.forks import ForkSafeLock
-from wsgi_rollsession.testing import in_fork
+from wsgi_rollsession.testing.stores import in_fork
 
 
 class Store:

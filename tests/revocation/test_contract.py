@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
-from wsgi_rollsession.testing import RevocationContract, SharedRevocationContract
+from wsgi_rollsession.testing.stores import RevocationContract, SharedRevocationContract
 
 
 class TestMemory(RevocationContract):

@@ -24,7 +24,7 @@ from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
-from wsgi_rollsession.testing import in_fork
+from wsgi_rollsession.testing.stores import in_fork
 
 HOUR = StoreOptions(lifetime_ms=3_600_000)
 
@@ -36,7 +36,7 @@ def key() -> bytes:
 
 
 def is_fresh(store: RedisRevocations) -> bool:
-    """Whether loads are answered from the replica now."""
+    """Whether loads are answered from the local set now."""
     return store._follower is not None and time.monotonic() < store._follower.fresh_until
 
 
@@ -74,7 +74,7 @@ def test_reads_cost_no_command_and_rolls_one(follow: Follow, redis_url: str, red
     """
     store = follow(redis_url)
     keys = [EVERYTHING, key(), key()]
-    store.confirm(keys)
+    store.lookup_now(keys)
     redis_server.command("CONFIG", "RESETSTAT")
     for _ in range(10_000):
         store.lookup(keys)
@@ -82,7 +82,7 @@ def test_reads_cost_no_command_and_rolls_one(follow: Follow, redis_url: str, red
     assert counts.get("mget", 0) <= counts.get("xread", 0) + 1 < 20
     redis_server.command("CONFIG", "RESETSTAT")
     for _ in range(300):
-        store.confirm(keys)
+        store.lookup_now(keys)
     counts = redis_server.commandstats()
     assert abs(counts["mget"] - counts.get("xread", 0) - 300) <= 1
     assert not {name for name in counts if name.startswith("eval")}
@@ -104,13 +104,13 @@ def test_contact_was_when_it_asked(follow: Follow, redis_url: str, monkeypatch: 
 
 
 def test_it_begins_with_everything_that_is_there(follow: Follow, redis_url: str, writer: RedisRevocations) -> None:
-    """The log is the set: a new process knows all fences before it answers from its replica."""
+    """The log is the set: a new process knows all fences before it answers from its local set."""
     sessions = [key() for _ in range(2_500)]
     for start in range(0, 2_500, 100):
         writer.fence(sessions[start : start + 100], ENDED)
     store = follow(redis_url)
-    assert list(store.recall(sessions)) == [ENDED] * 2_500
-    assert list(store.recall([EVERYTHING])) == list(writer.confirm([EVERYTHING]))
+    assert list(store.last_known(sessions)) == [ENDED] * 2_500
+    assert list(store.last_known([EVERYTHING])) == list(writer.lookup_now([EVERYTHING]))
 
 
 def test_it_starts_with_the_first_question(follow: Follow, redis_url: str, redis_server: RedisServer) -> None:
@@ -166,7 +166,7 @@ def test_it_resumes_where_it_was(follow: Follow, redis_url: str, writer: RedisRe
         sessions = [key() for _ in range(50)]
         writer.fence(sessions, ENDED)
         proxy.refusing = False
-        wait_until(lambda s=sessions: list(store.recall(s)) == [ENDED] * 50)
+        wait_until(lambda s=sessions: list(store.last_known(s)) == [ENDED] * 50)
     stream = store._follower._streams[0]
     assert stream.asked_from != b"0"
 
@@ -180,7 +180,7 @@ def test_a_reply_cut_in_the_middle_costs_no_entry(
         proxy.cut_replies_after = size
         session = key()
         writer.fence([session], ENDED)
-        wait_until(lambda s=session: list(store.recall([s])) == [ENDED])
+        wait_until(lambda s=session: list(store.last_known([s])) == [ENDED])
 
 
 def test_past_max_staleness_it_asks(
@@ -188,7 +188,7 @@ def test_past_max_staleness_it_asks(
 ) -> None:
     """When the server hangs, loads are answered for max_staleness and then ask, which is an outage.
 
-    What the process knows is still there for recall; recovery needs no restart; each change is logged once.
+    What the process knows is still the last known; recovery needs no restart; each change is logged once.
     """
     store = follow(proxy.url, "&max_staleness=0.5")
     session, later = key(), key()
@@ -201,11 +201,11 @@ def test_past_max_staleness_it_asks(
     assert time.monotonic() - stalled_at < 0.5 + 2
     with pytest.raises(StoreUnavailable):
         store.lookup([session])
-    assert list(store.recall([session])) == [ENDED]
+    assert list(store.last_known([session])) == [ENDED]
     wait_until(lambda: "is cut off" in caplog.text)
     proxy.stalled = False
     wait_until(lambda: is_fresh(store))
-    assert list(store.recall([later])) == [ENDED]
+    assert list(store.last_known([later])) == [ENDED]
     assert caplog.text.count("is cut off") == 1
     wait_until(lambda: caplog.text.count("is back after") == 1)
 
@@ -213,7 +213,7 @@ def test_past_max_staleness_it_asks(
 def test_an_answer_that_was_held_up_proves_nothing_newer(
     follow: Follow, redis_url: str, writer: RedisRevocations, proxy: Proxy
 ) -> None:
-    """Staleness counts from the question: a late answer does not make a replica fresh that lacks what came since."""
+    """Staleness counts from the question: a late answer does not make a local set fresh that lacks what came since."""
     store = follow(proxy.url)
     for _ in range(5):
         proxy.stalled = True
@@ -243,7 +243,7 @@ def test_a_trimmed_log_is_no_gap(
     store = follow(proxy.url)
     old = key()
     writer.fence([old], ENDED)
-    wait_until(lambda: list(store.recall([old])) == [ENDED])
+    wait_until(lambda: list(store.last_known([old])) == [ENDED])
     proxy.refusing = True
     proxy.cut()
     time.sleep(0.01)
@@ -252,7 +252,7 @@ def test_a_trimmed_log_is_no_gap(
     new = [key() for _ in range(10)]
     writer.fence(new, ENDED)
     proxy.refusing = False
-    wait_until(lambda: list(store.recall([old, *new])) == [ENDED] * 11)
+    wait_until(lambda: list(store.last_known([old, *new])) == [ENDED] * 11)
 
 
 def test_flushall_is_noticed_and_nothing_forgotten(
@@ -262,15 +262,15 @@ def test_flushall_is_noticed_and_nothing_forgotten(
     store = follow(redis_url)
     session = key()
     writer.fence([session], ENDED)
-    wait_until(lambda: list(store.recall([session])) == [ENDED])
-    (before,) = store.recall([EVERYTHING])
+    wait_until(lambda: list(store.last_known([session])) == [ENDED])
+    (before,) = store.last_known([EVERYTHING])
     time.sleep(1.1)
     redis_server.command("FLUSHALL")
     wait_until(lambda: store.lookup([EVERYTHING])[0] > before)
     assert list(store.lookup([session])) == [ENDED]
     with contextlib.closing(RedisRevocations.from_url(redis_url, HOUR)) as fresh:
-        assert fresh.confirm([EVERYTHING])[0] > before
-        wait_until(lambda: list(fresh.confirm([session])) == [ENDED])
+        assert fresh.lookup_now([EVERYTHING])[0] > before
+        wait_until(lambda: list(fresh.lookup_now([session])) == [ENDED])
     after = key()
     writer.fence([after], ENDED)
     wait_until(lambda: list(store.lookup([after])) == [ENDED])
@@ -287,7 +287,7 @@ def test_interrupted_healing_goes_on(
     store = follow(proxy.url)
     sessions = [key() for _ in range(2000)]
     writer.fence(sessions, ENDED)
-    wait_until(lambda: list(store.recall(sessions)) == [ENDED] * len(sessions))
+    wait_until(lambda: list(store.last_known(sessions)) == [ENDED] * len(sessions))
     with redis_server.client() as client:
         client.flushall()
         wait_until(lambda: client.exists(b"rollsession:{0}:" + sessions[0]))
@@ -297,7 +297,7 @@ def test_interrupted_healing_goes_on(
         proxy.stalled = False
     assert healed < len(sessions)
     with contextlib.closing(RedisRevocations.from_url(redis_url, HOUR)) as fresh:
-        wait_until(lambda: list(fresh.confirm(sessions)) == [ENDED] * len(sessions))
+        wait_until(lambda: list(fresh.lookup_now(sessions)) == [ENDED] * len(sessions))
 
 
 def test_a_demoted_primary_is_not_followed(
@@ -364,7 +364,7 @@ def test_a_server_whose_clock_is_behind_the_old_log(follow: Follow, redis_server
             session = key()
             with contextlib.closing(RedisRevocations.from_url(server.url, HOUR)) as other:
                 other.fence([session], ENDED)
-            wait_until(lambda: list(store.recall([session])) == [ENDED])
+            wait_until(lambda: list(store.last_known([session])) == [ENDED])
 
 
 @pytest.mark.parametrize("appendonly", ["no", "yes"])
@@ -374,23 +374,23 @@ def test_a_restarted_server(follow: Follow, appendonly: str) -> None:
         store = follow(server.url)
         session, later = key(), key()
         store.fence([session], ENDED)
-        (before,) = store.recall([EVERYTHING])
+        (before,) = store.last_known([EVERYTHING])
         time.sleep(1.1)
         server.kill()
         server.start()
         wait_until(lambda: is_fresh(store))
         with contextlib.closing(RedisRevocations.from_url(server.url, HOUR)) as other:
-            wait_until(lambda: other.confirm([session])[0] == ENDED or other.confirm([EVERYTHING])[0] > before)
+            wait_until(lambda: other.lookup_now([session])[0] == ENDED or other.lookup_now([EVERYTHING])[0] > before)
             other.fence([later], ENDED)
-        wait_until(lambda: list(store.recall([session, later])) == [ENDED, ENDED])
-        assert (store.confirm([EVERYTHING])[0] > before) is (appendonly == "no")
+        wait_until(lambda: list(store.last_known([session, later])) == [ENDED, ENDED])
+        assert (store.lookup_now([EVERYTHING])[0] > before) is (appendonly == "no")
 
 
 def test_a_snapshot_older_than_the_last_fences_is_distrusted(follow: Follow) -> None:
     """Restarted from an RDB snapshot, a server has an old genesis and lacks fences: old sessions are refused."""
     with running(RedisServer()) as server:
         writer = RedisRevocations.from_url(server.url, HOUR)
-        (before,) = writer.confirm([EVERYTHING])
+        (before,) = writer.lookup_now([EVERYTHING])
         server.command("SAVE")
         writer.fence([session := key()], ENDED)
         writer.close()
@@ -398,11 +398,11 @@ def test_a_snapshot_older_than_the_last_fences_is_distrusted(follow: Follow) -> 
         server.kill()
         server.start()
         with contextlib.closing(RedisRevocations.from_url(server.url, HOUR)) as fresh:
-            assert list(fresh.confirm([session])) == [0]
-            assert fresh.confirm([EVERYTHING])[0] > before
+            assert list(fresh.lookup_now([session])) == [0]
+            assert fresh.lookup_now([EVERYTHING])[0] > before
         with contextlib.closing(RedisRevocations.from_url(server.url, HOUR)) as again:
-            first = again.confirm([EVERYTHING])
-            assert list(again.confirm([EVERYTHING])) == list(first)
+            first = again.lookup_now([EVERYTHING])
+            assert list(again.lookup_now([EVERYTHING])) == list(first)
 
 
 def test_each_process_of_a_fork_follows_by_itself(follow: Follow, redis_url: str, writer: RedisRevocations) -> None:
@@ -413,7 +413,7 @@ def test_each_process_of_a_fork_follows_by_itself(follow: Follow, redis_url: str
     def child() -> None:
         wait_until(lambda: list(store.lookup([begin])) == [ENDED], 20)
         wait_until(lambda: store.lookup([begin]) and threads() == 1, 20)  # what the parent knew is fresh for a while
-        wait_until(lambda: list(store.recall([session])) == [ENDED], 20)
+        wait_until(lambda: list(store.last_known([session])) == [ENDED], 20)
         store.close()
         assert threads() == 0
 
@@ -422,7 +422,7 @@ def test_each_process_of_a_fork_follows_by_itself(follow: Follow, redis_url: str
     timer.start()
     in_fork(child)
     timer.join()
-    wait_until(lambda: list(store.recall([session])) == [ENDED])
+    wait_until(lambda: list(store.last_known([session])) == [ENDED])
 
 
 def test_the_thread_ends_with_the_store(redis_url: str, redis_server: RedisServer) -> None:

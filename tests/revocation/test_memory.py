@@ -8,8 +8,8 @@ import pytest
 
 from wsgi_rollsession import ConfigurationError, StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions, open_store
-from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S, next_not_before
-from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, not_before, session_key
+from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S, next_revoked_before
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, revoked_before, session_key
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 
 HOUR_MS = 3_600_000
@@ -39,7 +39,7 @@ def test_two_stores_are_two_sets() -> None:
     """Each store has a set of its own."""
     one, other = MemoryRevocations(StoreOptions(HOUR_MS)), MemoryRevocations(StoreOptions(HOUR_MS))
     one.fence([A], ENDED)
-    assert other.confirm([A]) == [0]
+    assert other.lookup_now([A]) == [0]
 
 
 class Clock:
@@ -80,7 +80,7 @@ def test_the_wall_clock_jumps_ahead_and_back(store: MemoryRevocations, clock: Cl
     clock.wall_ms += 2 * HOUR_MS
     store.fence([B], ENDED)
     clock.wall_ms -= 2 * HOUR_MS - 60_000
-    assert store.confirm([A, B]) == [ENDED, ENDED]
+    assert store.lookup_now([A, B]) == [ENDED, ENDED]
 
 
 def test_the_wall_clock_goes_back(store: MemoryRevocations, clock: Clock) -> None:
@@ -91,15 +91,15 @@ def test_the_wall_clock_goes_back(store: MemoryRevocations, clock: Clock) -> Non
     for back in (2 * HOUR_MS, HOUR_MS):
         clock.passes(3 * HOUR_MS)
         store.fence([B], ENDED)
-        assert store.confirm([A]) == [0]
-        (before,) = store.confirm([EVERYTHING])
+        assert store.lookup_now([A]) == [0]
+        (before,) = store.lookup_now([EVERYTHING])
         clock.wall_ms -= CLOCK_STEP_MS // 2
-        assert store.confirm([EVERYTHING]) == [before]
+        assert store.lookup_now([EVERYTHING]) == [before]
         clock.wall_ms -= back
-        (everything,) = store.confirm([EVERYTHING])
+        (everything,) = store.lookup_now([EVERYTHING])
         assert everything > before
         assert everything * 1000 >= created
-        assert store.confirm([EVERYTHING]) == [everything]
+        assert store.lookup_now([EVERYTHING]) == [everything]
 
 
 def test_the_wall_clock_goes_back_between_two_raises(store: MemoryRevocations, clock: Clock) -> None:
@@ -107,12 +107,12 @@ def test_the_wall_clock_goes_back_between_two_raises(store: MemoryRevocations, c
     after more than a lifetime the next logout drops the fence, while its session still has half of its own to live:
     it is refused by the fence of everything."""
     store.fence([A], ENDED)
-    created, before = clock.wall_ms, store.confirm([EVERYTHING])[0]
+    created, before = clock.wall_ms, store.lookup_now([EVERYTHING])[0]
     clock.passes(HOUR_MS // 2)
     clock.wall_ms -= HOUR_MS // 2
     clock.passes(HOUR_MS // 2 + 2 * CLOCK_STEP_MS)
     store.fence([B], ENDED)
-    assert before < store.confirm([EVERYTHING])[0] >= created // 1000
+    assert before < store.lookup_now([EVERYTHING])[0] >= created // 1000
 
 
 # How far the numbers run ahead of the clock
@@ -121,15 +121,15 @@ def test_the_wall_clock_goes_back_between_two_raises(store: MemoryRevocations, c
 def test_revoking_everything_again_and_again(store: MemoryRevocations, clock: Clock) -> None:
     """Everything is revoked until that has to wait; a session begins, and has passed the last number; then the data
     is lost. The genesis, a second later, is a larger number, so the session is refused."""
-    limit = not_before(clock.wall_ms) + RUN_AHEAD_S
+    limit = revoked_before(clock.wall_ms) + RUN_AHEAD_S
     clock.passes(60_000)
     limit += 60
     numbers = [store.fence_now([EVERYTHING]) for _ in range(RUN_AHEAD_S + 1)]
     assert numbers == list(range(limit - RUN_AHEAD_S, limit + 1))
-    assert next_not_before(clock.wall_ms, [limit]) is None
+    assert next_revoked_before(clock.wall_ms, [limit]) is None
     clock.passes(1000)
     other = MemoryRevocations(StoreOptions(HOUR_MS), _clock=lambda: clock.wall_ms)
-    assert other.confirm([EVERYTHING])[0] > numbers[-1]
+    assert other.lookup_now([EVERYTHING])[0] > numbers[-1]
     assert store.fence_now([EVERYTHING]) == numbers[-1] + 1
 
 
@@ -138,7 +138,7 @@ def test_a_revocation_waits_for_the_clock() -> None:
     store = MemoryRevocations(StoreOptions(HOUR_MS))
     numbers = [store.fence_now([A]) for _ in range(RUN_AHEAD_S + 2)]
     assert numbers == sorted(set(numbers))
-    assert numbers[-1] <= not_before(int(time.time() * 1000)) + RUN_AHEAD_S
+    assert numbers[-1] <= revoked_before(int(time.time() * 1000)) + RUN_AHEAD_S
 
 
 def test_others_revoke_the_same_all_the_time(store: MemoryRevocations, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,11 +152,11 @@ def test_others_revoke_the_same_all_the_time(store: MemoryRevocations, monkeypat
 def test_a_tag_that_was_revoked_before_the_clock_was_set_back() -> None:
     """Its number is far ahead of the clock, and the next one is larger, without waiting until the clock is there."""
     now = 500_000 * HOUR_MS
-    assert next_not_before(now, [not_before(now + HOUR_MS)]) == not_before(now + HOUR_MS) + 1
+    assert next_revoked_before(now, [revoked_before(now + HOUR_MS)]) == revoked_before(now + HOUR_MS) + 1
 
 
 def test_numbers_end_at_32_bits(store: MemoryRevocations) -> None:
     """A key that has ended stays ended, whatever is done to it."""
     store.fence([A], ENDED)
     assert store.fence_now([A]) == ENDED
-    assert store.confirm([A]) == [ENDED]
+    assert store.lookup_now([A]) == [ENDED]

@@ -24,10 +24,10 @@ from tests.servers import Proxy, RedisServer, running, wait_until
 from wsgi_rollsession.errors import ConfigurationError, StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store, redis_link
 from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S
-from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, not_before
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, revoked_before
 from wsgi_rollsession.revocation.redis import RedisRevocations
 from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT, parse
-from wsgi_rollsession.testing import SharedRevocationContract
+from wsgi_rollsession.testing.stores import SharedRevocationContract
 
 HOUR = StoreOptions(lifetime_ms=3_600_000)
 #: The documented bound, and what a busy machine may add to it.
@@ -119,7 +119,7 @@ def test_passwords_are_never_shown(url: str, opened: Opener, caplog: pytest.LogC
     """No message and no log line holds a password, whether the URL is malformed or the server is away."""
     caplog.set_level(logging.DEBUG)
     with pytest.raises((ConfigurationError, StoreUnavailable)) as caught:
-        opened(url).confirm([EVERYTHING])
+        opened(url).lookup_now([EVERYTHING])
     assert "hunter2" not in f"{caught.value!r} {caught.value.__cause__!r} {caplog.text}"
 
 
@@ -129,11 +129,11 @@ def test_passwords_are_never_shown(url: str, opened: Opener, caplog: pytest.LogC
 def test_a_question_is_one_command(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
     """Loads and rolls ask everything in one MGET; once a second, the server's role and clock travel with it."""
     store = opened(redis_url)
-    store.confirm([EVERYTHING, key()])
+    store.lookup_now([EVERYTHING, key()])
     redis_server.command("CONFIG", "RESETSTAT")
     for _ in range(100):
         store.lookup([EVERYTHING, key(), key()])
-        store.confirm([EVERYTHING, key()])
+        store.lookup_now([EVERYTHING, key()])
     counts = redis_server.commandstats()
     assert counts.pop("mget") == 200
     ours = set(counts) - {"config|resetstat", "config", "info", "hello", "client|setinfo", "client"}
@@ -163,17 +163,17 @@ def test_merge_is_max(opened: Opener, redis_url: str) -> None:
     one, other, session = opened(redis_url), opened(redis_url), key()
     one.fence([session], 5)
     other.fence([session], 3)
-    assert list(opened(redis_url).confirm([session])) == [5]
-    assert list(one.confirm([session])) == list(other.confirm([session])) == [5]
+    assert list(opened(redis_url).lookup_now([session])) == [5]
+    assert list(one.lookup_now([session])) == list(other.lookup_now([session])) == [5]
 
 
 def test_fence_now_uses_the_servers_clock_and_goes_past_the_last(opened: Opener, redis_url: str) -> None:
     """Log out everywhere twice within a second gives two numbers: what was created after the first is refused too."""
     store, tag = opened(redis_url), key()
-    before = not_before(int(time.time() * 1000) - 1000)
+    before = revoked_before(int(time.time() * 1000) - 1000)
     first, second = store.fence_now([tag]), store.fence_now([tag])
     assert before <= first < second
-    assert list(store.confirm([tag])) == [second]
+    assert list(store.lookup_now([tag])) == [second]
 
 
 def test_genesis_exceeds_what_was_passed(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
@@ -188,7 +188,7 @@ def test_genesis_exceeds_what_was_passed(opened: Opener, redis_url: str, redis_s
     created_ms = int(time.time() * 1000)
     store.fence([key()], ENDED)
     redis_server.command("FLUSHALL")
-    (genesis,) = opened(redis_url).confirm([EVERYTHING])
+    (genesis,) = opened(redis_url).lookup_now([EVERYTHING])
     assert genesis > passed
     assert genesis * 1000 >= created_ms
 
@@ -235,7 +235,7 @@ def test_fences_expire_and_the_log_is_trimmed(opened: Opener, redis_url: str, re
 def test_the_longest_lifetime_counts(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
     """A process with a short lifetime keeps its fences as long as the longest that was ever announced."""
     short = opened(redis_url, StoreOptions(lifetime_ms=1_000))
-    short.confirm([EVERYTHING])
+    short.lookup_now([EVERYTHING])
     opened(redis_url, StoreOptions(lifetime_ms=900_000)).lookup([EVERYTHING])
     session = key()
     short.fence([session], ENDED)
@@ -247,7 +247,7 @@ def test_advance_knows_what_the_process_knows(opened: Opener, redis_url: str, re
     store, session = opened(redis_url), key()
     store.fence([session], ENDED)
     redis_server.command("DEL", b"rollsession:{0}:" + session)
-    assert list(store.confirm([session])) == [ENDED]
+    assert list(store.lookup_now([session])) == [ENDED]
     assert not store.advance(session, 3, 4)
 
 
@@ -257,9 +257,9 @@ def test_advance_knows_what_the_process_knows(opened: Opener, redis_url: str, re
 def test_genesis_is_written_once(opened: Opener, redis_url: str) -> None:
     """Who first finds the set empty writes when that was; later processes find it."""
     (first,) = opened(redis_url).lookup([EVERYTHING])
-    assert abs(first - not_before(int(time.time() * 1000)) - RUN_AHEAD_S) <= 2
+    assert abs(first - revoked_before(int(time.time() * 1000)) - RUN_AHEAD_S) <= 2
     time.sleep(1.1)
-    assert list(opened(redis_url).confirm([EVERYTHING])) == [first]
+    assert list(opened(redis_url).lookup_now([EVERYTHING])) == [first]
 
 
 @pytest.mark.parametrize("accept", [False, True])
@@ -268,19 +268,19 @@ def test_amnesia_is_noticed_by_the_next_question(
 ) -> None:
     """After FLUSHALL, sessions created before it are refused; amnesia=accept takes the loss."""
     store = opened(redis_url, StoreOptions(lifetime_ms=3_600_000, accept_amnesia=accept))
-    (before,) = store.confirm([EVERYTHING])
+    (before,) = store.lookup_now([EVERYTHING])
     time.sleep(1.1)
     redis_server.command("FLUSHALL")
-    (after,) = store.confirm([EVERYTHING, key()][:1])
+    (after,) = store.lookup_now([EVERYTHING, key()][:1])
     assert (after > before) is (not accept)
-    assert accept is (list(opened(redis_url).confirm([EVERYTHING])) == [0])
+    assert accept is (list(opened(redis_url).lookup_now([EVERYTHING])) == [0])
 
 
 def test_prefixes_are_separate_sets(opened: Opener, redis_url: str) -> None:
     """Two applications share a server by prefix=, and see nothing of each other."""
     session = key()
     opened(redis_url).fence([session], ENDED)
-    assert list(opened(redis_url + "?prefix=other").confirm([session])) == [0]
+    assert list(opened(redis_url + "?prefix=other").lookup_now([session])) == [0]
 
 
 # What is checked about the server
@@ -334,7 +334,7 @@ def test_a_restricted_user_is_enough(opened: Opener, redis_url: str, redis_serve
         store.fence([session], ENDED)
         store.fence_now([key()])
         store.advance(key(), 0, 1)
-        assert list(store.confirm([session])) == [ENDED]
+        assert list(store.lookup_now([session])) == [ENDED]
         wait_until(lambda: time.monotonic() < store._follower.fresh_until or store.lookup([session]) is None)
         wait_until(lambda: store.status()["followers"])
         assert store.status()["memory_bytes"] > 0
@@ -351,10 +351,10 @@ def test_without_info_it_works_and_says_so(
         store, session = opened(redis_url.replace("redis://", "redis://blind:hunter2@")), key()
         store.fence([session], ENDED)
         for _ in range(3):
-            assert list(store.confirm([session])) == [ENDED]
+            assert list(store.lookup_now([session])) == [ENDED]
         follower = opened(redis_url.replace("redis://", "redis://blind:hunter2@") + "?follow=1")
         follower.lookup([EVERYTHING])
-        wait_until(lambda: list(follower.recall([session])) == [ENDED])
+        wait_until(lambda: list(follower.last_known([session])) == [ENDED])
     finally:
         redis_server.command("ACL", "DELUSER", "blind")
     assert "does not permit INFO" in caplog.text
@@ -365,8 +365,8 @@ def test_wrong_password_is_an_outage(opened: Opener, redis_url: str, redis_serve
     redis_server.command("CONFIG", "SET", "requirepass", "hunter2")
     try:
         with pytest.raises(StoreUnavailable):
-            opened(redis_url.replace("redis://", "redis://:wrong@")).confirm([EVERYTHING])
-        opened(redis_url.replace("redis://", "redis://:hunter2@")).confirm([EVERYTHING])
+            opened(redis_url.replace("redis://", "redis://:wrong@")).lookup_now([EVERYTHING])
+        opened(redis_url.replace("redis://", "redis://:hunter2@")).lookup_now([EVERYTHING])
     finally:
         with redis_server.client(password="hunter2") as client:
             client.config_set("requirepass", "")
@@ -384,7 +384,7 @@ def test_what_cannot_be_read_is_an_outage(
     opened(redis_url).fence([session], ENDED)
     redis_server.command("SET", b"rollsession:{0}:" + (session if name == b"fence" else name), b"x")
     with pytest.raises(StoreUnavailable):
-        opened(redis_url).confirm([EVERYTHING, session])
+        opened(redis_url).lookup_now([EVERYTHING, session])
 
 
 def test_unix_socket(opened: Opener, tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_unix_socket(opened: Opener, tmp_path: Path) -> None:
     with running(RedisServer(unixsocket=path)):
         store, session = opened(f"unix://{path}?follow=1"), key()
         store.fence([session], ENDED)
-        assert list(store.confirm([session])) == [ENDED]
+        assert list(store.lookup_now([session])) == [ENDED]
 
 
 def _certificate(folder: Path) -> Path:
@@ -437,9 +437,9 @@ def test_tls(opened: Opener, redis_url: str, redis_server: RedisServer, tmp_path
         store.fence([session], ENDED)
         opened(redis_url).fence([other := key()], ENDED)
         store.lookup([EVERYTHING])
-        wait_until(lambda: list(store.recall([session, other])) == [ENDED, ENDED])
+        wait_until(lambda: list(store.last_known([session, other])) == [ENDED, ENDED])
         with pytest.raises(StoreUnavailable, match=r"(?i)certificate"):
-            opened(url).confirm([EVERYTHING])
+            opened(url).lookup_now([EVERYTHING])
 
 
 # Threads and processes
@@ -448,14 +448,14 @@ def test_tls(opened: Opener, redis_url: str, redis_server: RedisServer, tmp_path
 def test_threads_do_not_wait_for_each_other(opened: Opener, redis_url: str, proxy: Proxy) -> None:
     """Sixteen threads on a server that hangs all fail within the bound, and then at once."""
     store = opened(proxy.url)
-    store.confirm([EVERYTHING])
+    store.lookup_now([EVERYTHING])
     proxy.stalled = True
     seconds: list[float] = []
 
     def run() -> None:
         begun = time.monotonic()
         with pytest.raises(StoreUnavailable):
-            store.confirm([EVERYTHING])
+            store.lookup_now([EVERYTHING])
         seconds.append(time.monotonic() - begun)
 
     threads = [threading.Thread(target=run) for _ in range(16)]
@@ -469,7 +469,7 @@ def test_threads_do_not_wait_for_each_other(opened: Opener, redis_url: str, prox
     failures = 0
     for _ in range(200):
         with contextlib.suppress(StoreUnavailable):
-            store.confirm([EVERYTHING])
+            store.lookup_now([EVERYTHING])
             continue
         failures += 1
     assert failures == 200
@@ -480,14 +480,14 @@ def test_threads_do_not_wait_for_each_other(opened: Opener, redis_url: str, prox
 
 def _answers(store: RedisRevocations) -> bool:
     try:
-        return bool(store.confirm([EVERYTHING]))
+        return bool(store.lookup_now([EVERYTHING]))
     except StoreUnavailable:
         return False
 
 
 def _child(store: RedisRevocations, session: bytes, pipe: object) -> None:
     store.fence([session], ENDED)
-    pipe.send(list(store.confirm([session, EVERYTHING])))  # type: ignore[attr-defined]
+    pipe.send(list(store.lookup_now([session, EVERYTHING])))  # type: ignore[attr-defined]
     os._exit(0)
 
 
@@ -503,13 +503,13 @@ def test_fork(opened: Opener, redis_url: str, follow: str) -> None:
     for child in children:
         child.start()
     for _ in range(50):
-        assert list(store.confirm([EVERYTHING])) == everything
+        assert list(store.lookup_now([EVERYTHING])) == everything
     for child in children:
         child.join(20)
         assert child.exitcode == 0
     for _ in children:
         assert here.recv() == [ENDED, *everything]
-    assert list(store.confirm([session])) == [ENDED]
+    assert list(store.lookup_now([session])) == [ENDED]
 
 
 # Broken connections (the outages themselves are in tests/faults)
@@ -519,7 +519,7 @@ def test_a_dead_pooled_connection_is_replaced_at_once(opened: Opener, redis_url:
     """A connection that the server closed while it was idle costs no failure, whatever is asked next."""
     store, session = opened(proxy.url), key()
     for act in (
-        lambda: store.confirm([session]),
+        lambda: store.lookup_now([session]),
         lambda: store.fence([session], 1),
         lambda: store.fence_now([key()]),
         lambda: store.advance(session, 1, 2),
@@ -529,7 +529,7 @@ def test_a_dead_pooled_connection_is_replaced_at_once(opened: Opener, redis_url:
         time.sleep(0.05)
         act() if act is not None else None
     # The second advance from 1 was refused, by its number and not by an error.
-    assert list(store.confirm([session])) == [2]
+    assert list(store.lookup_now([session])) == [2]
 
 
 def test_a_reply_cut_in_the_middle(opened: Opener, redis_url: str, proxy: Proxy) -> None:
@@ -539,15 +539,15 @@ def test_a_reply_cut_in_the_middle(opened: Opener, redis_url: str, proxy: Proxy)
     fresh = opened(redis_url)
     for size in (0, 1, 3, 9):
         proxy.cut_replies_after = size
-        assert next(iter(store.confirm([session, EVERYTHING]))) == 7
+        assert next(iter(store.lookup_now([session, EVERYTHING]))) == 7
         assert proxy.cut_replies_after is None
     proxy.cut_replies_after = 3
     store.fence([session], 8)
-    assert list(fresh.confirm([session])) == [8]
+    assert list(fresh.lookup_now([session])) == [8]
     proxy.cut_replies_after = 3
     with pytest.raises(StoreUnavailable):
         store.advance(session, 8, 9)
-    assert list(fresh.confirm([session])) == [9]
+    assert list(fresh.lookup_now([session])) == [9]
 
 
 def test_a_write_that_the_server_refuses_is_not_an_outage(
@@ -561,7 +561,7 @@ def test_a_write_that_the_server_refuses_is_not_an_outage(
         for _ in range(5):
             with pytest.raises(StoreUnavailable, match="maxmemory"):
                 store.fence([key()], ENDED)
-            assert list(store.confirm([session])) == [ENDED]
+            assert list(store.lookup_now([session])) == [ENDED]
     finally:
         redis_server.command("CONFIG", "SET", "maxmemory", "0")
     store.fence([key()], ENDED)
@@ -575,21 +575,21 @@ def test_wait_without_replicas_is_an_error(opened: Opener, redis_url: str) -> No
     store, session = opened(redis_url + "?wait=1"), key()
     with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
         store.fence([session], ENDED)
-    assert list(store.confirm([session])) == [ENDED]
+    assert list(store.lookup_now([session])) == [ENDED]
 
 
 def test_a_replica_is_refused(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
     """A URL that leads to a read-only replica is an outage: what a replica says may be old."""
     with running(RedisServer(replicaof=f"127.0.0.1 {redis_server.port}")) as replica:
         with pytest.raises(StoreUnavailable, match="read-only replica"):
-            opened(replica.url).confirm([EVERYTHING])
+            opened(replica.url).lookup_now([EVERYTHING])
 
 
 def test_a_demoted_primary_is_noticed(opened: Opener, redis_server: RedisServer) -> None:
     """A primary that is made a replica under open connections is distrusted within about a second."""
     with running(RedisServer()) as demoted:
         store = opened(demoted.url)
-        store.confirm([EVERYTHING])
+        store.lookup_now([EVERYTHING])
         demoted.command("REPLICAOF", "127.0.0.1", redis_server.port)
         wait_until(lambda: not _answers(store), 10, "the replica is refused")
         with pytest.raises(StoreUnavailable):
@@ -641,17 +641,17 @@ def test_a_restart_is_trusted_where_writes_are_on_disk(opened: Opener, options: 
     with running(RedisServer(**{"appendonly": "yes", **options})) as server:
         url = server.url.replace("redis://", "redis://blind:hunter2@") if "user" in options else server.url
         store = opened(url)
-        (genesis,) = store.confirm([EVERYTHING])
+        (genesis,) = store.lookup_now([EVERYTHING])
         server.kill()
         server.start()
-        assert (store.confirm([EVERYTHING])[0] == genesis) is trusted
+        assert (store.lookup_now([EVERYTHING])[0] == genesis) is trusted
 
 
 def test_a_restart_while_an_answer_was_waiting(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the process is held up between an answer and taking it, contact was when it asked: a restart is noticed."""
     with running(RedisServer(appendonly="yes", appendfsync="everysec")) as server:
         store = opened(server.url)
-        (genesis,) = store.confirm([EVERYTHING])
+        (genesis,) = store.lookup_now([EVERYTHING])
         link = store._shards.link
         exchange = link.exchange
 
@@ -664,8 +664,8 @@ def test_a_restart_while_an_answer_was_waiting(opened: Opener, monkeypatch: pyte
             return answer
 
         monkeypatch.setattr(link, "exchange", held_up)
-        store.confirm([EVERYTHING])
-        assert store.confirm([EVERYTHING])[0] > genesis
+        store.lookup_now([EVERYTHING])
+        assert store.lookup_now([EVERYTHING])[0] > genesis
 
 
 def test_threads_that_ask_sentinels_lose_none() -> None:

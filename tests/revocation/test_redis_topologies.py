@@ -20,7 +20,7 @@ from wsgi_rollsession.revocation.redis import RedisRevocations
 from wsgi_rollsession.revocation.redis_cluster import CLUSTER_SHARDS
 from wsgi_rollsession.revocation.redis_link import PRIMARY_CHECK
 from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
-from wsgi_rollsession.testing import SharedRevocationContract
+from wsgi_rollsession.testing.stores import SharedRevocationContract
 
 Opener = Callable[[str], RedisRevocations]
 
@@ -101,15 +101,15 @@ def test_one_sentinel_is_enough(sentinels: SentinelGroup, sentinel_url: str, ope
     store = opened(f"redis+sentinel://127.0.0.1:1,{hosts.split(',')[0]}/{service}")
     store.fence([key()], ENDED)
     with pytest.raises(StoreUnavailable):
-        opened(f"redis+sentinel://127.0.0.1:1/{service}").confirm([EVERYTHING])
+        opened(f"redis+sentinel://127.0.0.1:1/{service}").lookup_now([EVERYTHING])
     with pytest.raises(StoreUnavailable):
-        opened(sentinel_url + "x").confirm([EVERYTHING])
+        opened(sentinel_url + "x").lookup_now([EVERYTHING])
 
 
 def test_sentinels_that_hang_are_asked_seldom(sentinels: SentinelGroup, sentinel_url: str, opened: Opener) -> None:
     """A connected process goes on without Sentinels: one call waits for them, and for a while the next ones do not."""
     store = opened(sentinel_url)
-    store.confirm([EVERYTHING])
+    store.lookup_now([EVERYTHING])
     for sentinel in sentinels.sentinels:
         sentinel.suspend()
     try:
@@ -152,7 +152,7 @@ def test_a_script_touches_one_slot(cluster: ClusterGroup, cluster_url: str, open
     store.fence(sessions, ENDED)
     number = store.fence_now([key(shard) for shard in range(CLUSTER_SHARDS)])
     assert number > time.time()
-    assert list(store.confirm([*sessions, EVERYTHING]))[:-1] == [ENDED] * CLUSTER_SHARDS
+    assert list(store.lookup_now([*sessions, EVERYTHING]))[:-1] == [ENDED] * CLUSTER_SHARDS
     assert all(server.command("DBSIZE") for server in cluster.primaries)
 
 
@@ -161,7 +161,7 @@ def test_everything_is_raised_in_every_shard(cluster_url: str, opened: Opener) -
     store = opened(cluster_url)
     number = store.fence_now([EVERYTHING])
     for shard in range(CLUSTER_SHARDS):
-        assert list(opened(cluster_url).confirm([EVERYTHING, key(shard)])) == [number, 0]
+        assert list(opened(cluster_url).lookup_now([EVERYTHING, key(shard)])) == [number, 0]
 
 
 def test_fence_now_goes_past_what_any_shard_holds(cluster_url: str, opened: Opener) -> None:
@@ -174,7 +174,7 @@ def test_fence_now_goes_past_what_any_shard_holds(cluster_url: str, opened: Open
     passed = [store.fence_now([second]) for _ in range(3)][-1]
     number = store.fence_now([first, second])
     assert number > passed
-    assert list(store.confirm([first, second])) == [number, number]
+    assert list(store.lookup_now([first, second])) == [number, number]
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
@@ -186,13 +186,13 @@ def test_nodes_that_hang_hold_the_first_call_no_longer(nodes: int, opened: Opene
         store = opened(f"redis+cluster://{hosts}")
         begun = time.monotonic()
         with pytest.raises(StoreUnavailable):
-            store.confirm([EVERYTHING, key()])
+            store.lookup_now([EVERYTHING, key()])
         assert time.monotonic() - begun < nodes * (CONNECT_TIMEOUT + REPLY_TIMEOUT) + 2.0
 
 
 def test_every_shard_is_told_the_lifetime(cluster: ClusterGroup, cluster_url: str, opened: Opener) -> None:
     """The first question tells the lifetime to shards that it does not ask, for others revoke there."""
-    opened(cluster_url).confirm([EVERYTHING, key(3)])
+    opened(cluster_url).lookup_now([EVERYTHING, key(3)])
     with contextlib.closing(redis.RedisCluster("127.0.0.1", cluster.primaries[0].port)) as client:
         for shard in range(CLUSTER_SHARDS):
             assert client.get(f"rollsession:{{{shard}}}:lifetime") == str(HOUR.lifetime_ms).encode()
@@ -201,10 +201,10 @@ def test_every_shard_is_told_the_lifetime(cluster: ClusterGroup, cluster_url: st
 def test_a_shard_that_lost_its_data_is_noticed(cluster: ClusterGroup, cluster_url: str, opened: Opener) -> None:
     """When one primary is emptied, sessions whose fences were there are refused, and the others go on."""
     store = opened(cluster_url)
-    before = [store.confirm([EVERYTHING, key(shard)])[0] for shard in range(CLUSTER_SHARDS)]
+    before = [store.lookup_now([EVERYTHING, key(shard)])[0] for shard in range(CLUSTER_SHARDS)]
     time.sleep(1.1)
     cluster.primaries[0].command("FLUSHALL")
-    fresh = [opened(cluster_url).confirm([EVERYTHING, key(shard)])[0] for shard in range(CLUSTER_SHARDS)]
+    fresh = [opened(cluster_url).lookup_now([EVERYTHING, key(shard)])[0] for shard in range(CLUSTER_SHARDS)]
     changed = [now > then for now, then in zip(fresh, before, strict=True)]
     assert any(changed)
     assert not all(changed)

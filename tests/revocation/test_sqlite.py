@@ -20,11 +20,11 @@ import pytest
 
 from wsgi_rollsession import ConfigurationError, StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions, open_store
-from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S, genesis, next_not_before
-from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, not_before, session_key
+from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S, genesis, next_revoked_before
+from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, revoked_before, session_key
 from wsgi_rollsession.revocation.sqlite import SQLiteRevocations
 from wsgi_rollsession.revocation.stamp import Stamp
-from wsgi_rollsession.testing import in_fork
+from wsgi_rollsession.testing.stores import in_fork
 
 from .workers import HOUR_MS, Worker, eventually
 
@@ -182,20 +182,20 @@ def test_what_was_raised_survives(opened: Callable[..., Any]) -> None:
     """Fences and genesis are there when all processes have ended and another starts."""
     store = opened()
     store.fence([A], ENDED)
-    genesis = store.confirm([EVERYTHING])
+    genesis = store.lookup_now([EVERYTHING])
     store.close()
-    assert opened().confirm([A, EVERYTHING]) == [ENDED, *genesis]
+    assert opened().lookup_now([A, EVERYTHING]) == [ENDED, *genesis]
 
 
 def test_closed(opened: Callable[..., Any]) -> None:
-    """A closed store is unavailable; what it knew it still recalls."""
+    """A closed store is unavailable; what it knew is still the last known."""
     store = opened()
     store.fence([A], ENDED)
     store.close()
     for call in (lambda: store.lookup([A]), lambda: store.fence([A], 1), store.status):
         with pytest.raises(StoreUnavailable, match="closed"):
             call()
-    assert store.recall([A]) == [ENDED]
+    assert store.last_known([A]) == [ENDED]
 
 
 def test_status(opened: Callable[..., Any], clock: Clock) -> None:
@@ -221,7 +221,7 @@ def test_a_check_asks_nobody_while_nothing_changes(opened: Callable[..., Any]) -
     store.lookup([A])
     store._check_at = float("inf")  # not even the periodic look
     store._reader.close()
-    assert store.lookup([A]) == store.confirm([A]) == [7]
+    assert store.lookup([A]) == store.lookup_now([A]) == [7]
 
 
 def test_the_other_threads_do_not_wait_for_a_writer(opened: Callable[..., Any], path: Path) -> None:
@@ -358,7 +358,7 @@ def test_expired_rows_leave_and_nothing_is_missed(opened: Callable[..., Any], cl
         assert reader.lookup([key]) == [ENDED]
     (rows,) = store._writer.execute("SELECT count(*) FROM fences").fetchone()
     assert rows <= 20 + 3 + 1  # a lifetime of them, the margin for clock steps, and EVERYTHING
-    assert len(reader._replica) <= 20 + 3 + 1 + 4  # and a generation
+    assert len(reader._local) <= 20 + 3 + 1 + 4  # and a generation
     assert reader.lookup([EVERYTHING]) != [0]
 
 
@@ -411,9 +411,9 @@ def test_the_wal_stays_small(opened: Callable[..., Any], path: Path) -> None:
 def test_genesis_is_written_once(opened: Callable[..., Any], clock: Clock) -> None:
     """Who finds the store empty refuses what was created until then; who comes later leaves it at that."""
     first = genesis(clock.ms)
-    assert opened().confirm([EVERYTHING]) == [first]
+    assert opened().lookup_now([EVERYTHING]) == [first]
     clock.passes(HOUR_MS)
-    assert opened().confirm([EVERYTHING]) == [first]
+    assert opened().lookup_now([EVERYTHING]) == [first]
 
 
 @pytest.mark.parametrize("raises_meanwhile", [True, False])
@@ -435,8 +435,8 @@ def test_a_clock_that_stepped_forward_and_back(
     number, everything = store.lookup([A, EVERYTHING])
     assert number == ENDED or created <= everything * 1000
     if raises_meanwhile:
-        assert everything >= not_before(clock.ms + 30 * HOUR_MS)
-        assert opened().confirm([EVERYTHING]) == [everything]
+        assert everything >= revoked_before(clock.ms + 30 * HOUR_MS)
+        assert opened().lookup_now([EVERYTHING]) == [everything]
         assert store.fence_now([EVERYTHING]) > everything
     else:
         assert number == ENDED
@@ -462,7 +462,7 @@ def test_many_processes_create_it_at_once(path: Path) -> None:
     workers = [Worker(f"sqlite:///{path}") for _ in range(6)]
     try:
         for worker in workers:
-            worker.begin("confirm", [EVERYTHING])
+            worker.begin("lookup_now", [EVERYTHING])
         assert len({worker.answer()[0] for worker in workers}) == 1
         for n, worker in enumerate(workers):
             worker.call("fence", [A], n + 1)
@@ -535,10 +535,10 @@ def test_two_paths_to_one_database(path: Path, clock: Clock) -> None:
     one, two = stores
     for n in range(20):
         key = session_key(bytes([n]) * 16)
-        one.confirm([key])
+        one.lookup_now([key])
         one._check_at = float("inf")
         two.fence([key], ENDED)
-        assert one.confirm([key]) == [ENDED]
+        assert one.lookup_now([key]) == [ENDED]
     for store in stores:
         store.close()
     assert [entry.name for entry in (path.parent / "one").iterdir()] == ["db"]
@@ -590,10 +590,15 @@ def test_rows_that_somebody_removed(opened: Callable[..., Any], path: Path, stat
     connection.commit()
     connection.close()
     store._check_at = 0.0
-    for call in (lambda: store.confirm([A]), lambda: store.fence([A], 2), store.status, lambda: opened().confirm([A])):
+    for call in (
+        lambda: store.lookup_now([A]),
+        lambda: store.fence([A], 2),
+        store.status,
+        lambda: opened().lookup_now([A]),
+    ):
         with contextlib.suppress(StoreUnavailable):
             call()
-    assert store.recall([A]) == [ENDED]
+    assert store.last_known([A]) == [ENDED]
 
 
 def test_a_tag_at_the_largest_number(opened: Callable[..., Any]) -> None:
@@ -601,7 +606,7 @@ def test_a_tag_at_the_largest_number(opened: Callable[..., Any]) -> None:
     store = opened()
     store.fence([A], ENDED)
     assert store.fence_now([A]) == ENDED
-    assert opened().confirm([A]) == [ENDED]
+    assert opened().lookup_now([A]) == [ENDED]
 
 
 def test_a_longer_lifetime_counts_for_what_is_there(opened: Callable[..., Any], clock: Clock) -> None:
@@ -610,30 +615,30 @@ def test_a_longer_lifetime_counts_for_what_is_there(opened: Callable[..., Any], 
     short = opened(lifetime_ms=HOUR_MS)
     short.fence([A], ENDED)
     clock.passes(HOUR_MS // 6)
-    opened(lifetime_ms=24 * HOUR_MS).confirm([A])
+    opened(lifetime_ms=24 * HOUR_MS).lookup_now([A])
     for key in (B, C, D):
         clock.passes(2 * HOUR_MS)
         short._check_at = 0.0
         short.fence([key], ENDED)
-        assert short.confirm([A]) == [ENDED]
-    assert opened(lifetime_ms=24 * HOUR_MS).confirm([A]) == [ENDED]
+        assert short.lookup_now([A]) == [ENDED]
+    assert opened(lifetime_ms=24 * HOUR_MS).lookup_now([A]) == [ENDED]
 
 
 def test_a_number_that_has_run_ahead_is_kept(opened: Callable[..., Any], clock: Clock) -> None:
     """A tag's number was pushed five hours ahead, and sessions have passed it. Kept for a lifetime of one hour only,
     it would be gone after two, and the next revocation of the tag would have a smaller number."""
     store, other = opened(), opened()
-    ahead = not_before(clock.ms + 5 * HOUR_MS)
+    ahead = revoked_before(clock.ms + 5 * HOUR_MS)
     store.fence([A], ahead)
     for _ in range(4):
         clock.passes(HOUR_MS)
         store.fence([B], ENDED)
         for each in (store, other, opened()):
             each._check_at = 0.0
-            assert each.confirm([A]) == [ahead]
+            assert each.lookup_now([A]) == [ahead]
     clock.passes(2 * HOUR_MS)
     store.fence([B], ENDED)
-    assert opened().confirm([A]) == [0]
+    assert opened().lookup_now([A]) == [0]
 
 
 def test_the_wall_clock_jumps_ahead_and_back_between_two_looks(opened: Callable[..., Any], clock: Clock) -> None:
@@ -644,9 +649,9 @@ def test_the_wall_clock_jumps_ahead_and_back_between_two_looks(opened: Callable[
     clock.passes(HOUR_MS // 6)
     clock.ms += 2 * HOUR_MS
     store._check_at = 0.0
-    assert store.confirm([A]) == [ENDED]
+    assert store.lookup_now([A]) == [ENDED]
     clock.ms -= 2 * HOUR_MS
-    assert store.confirm([A]) == [ENDED]
+    assert store.lookup_now([A]) == [ENDED]
 
 
 def test_the_wall_clock_goes_back_while_nothing_is_raised(opened: Callable[..., Any], clock: Clock) -> None:
@@ -656,12 +661,12 @@ def test_the_wall_clock_goes_back_while_nothing_is_raised(opened: Callable[..., 
     store.fence([A], ENDED)
     clock.passes(HOUR_MS // 2)
     store._check_at = 0.0
-    store.confirm([A])
+    store.lookup_now([A])
     clock.ms -= HOUR_MS // 2 - CLOCK_STEP_MS
     for _ in range(5):
         clock.passes(HOUR_MS // 8)
         store._check_at = 0.0
-        assert store.confirm([A]) == [ENDED]
+        assert store.lookup_now([A]) == [ENDED]
 
 
 def test_the_wall_clock_goes_back_behind_a_raise(opened: Callable[..., Any], clock: Clock) -> None:
@@ -669,15 +674,15 @@ def test_the_wall_clock_goes_back_behind_a_raise(opened: Callable[..., Any], clo
     than the fence. So all sessions from before are refused, once, by every process."""
     store, other = opened(), opened()
     store.fence([A], ENDED)
-    before, created = store.confirm([EVERYTHING])[0], clock.ms
-    other.confirm([EVERYTHING])
+    before, created = store.lookup_now([EVERYTHING])[0], clock.ms
+    other.lookup_now([EVERYTHING])
     clock.ms -= 2 * CLOCK_STEP_MS
     for each in (store, other):
         each._check_at = 0.0
-    numbers = {each.confirm([EVERYTHING])[0] for each in (store, other, opened())}
+    numbers = {each.lookup_now([EVERYTHING])[0] for each in (store, other, opened())}
     assert len(numbers) == 1
     assert numbers.pop() > before
-    assert store.confirm([EVERYTHING])[0] * 1000 >= created
+    assert store.lookup_now([EVERYTHING])[0] * 1000 >= created
 
 
 def test_a_loss_after_everything_was_revoked_again_and_again(
@@ -686,16 +691,16 @@ def test_a_loss_after_everything_was_revoked_again_and_again(
     """Everything is revoked until that has to wait; a session has passed the last number; all files are lost. The
     genesis that a new process writes a second later is larger, so the session is refused."""
     store = opened()
-    store.confirm([EVERYTHING])
+    store.lookup_now([EVERYTHING])
     clock.passes(HOUR_MS)
     passed = [store.fence_now([EVERYTHING]) for _ in range(RUN_AHEAD_S + 1)]
     assert passed == sorted(set(passed))
-    assert next_not_before(clock.ms, passed) is None
+    assert next_revoked_before(clock.ms, passed) is None
     store.close()
     for file in path.parent.iterdir():
         file.unlink()
     clock.passes(1000)
-    assert opened().confirm([EVERYTHING])[0] > passed[-1]
+    assert opened().lookup_now([EVERYTHING])[0] > passed[-1]
 
 
 def test_a_large_set_is_loaded_while_others_wait(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -713,13 +718,13 @@ def test_a_large_set_is_loaded_while_others_wait(opened: Callable[..., Any], mon
 
     store._learn = learn_slowly
     with ThreadPoolExecutor(6) as pool:
-        first = pool.submit(store.confirm, [A])
+        first = pool.submit(store.lookup_now, [A])
         assert begun.wait(30)
-        others = [pool.submit(store.confirm, [A]) for _ in range(4)]
+        others = [pool.submit(store.lookup_now, [A]) for _ in range(4)]
         raising = pool.submit(store.fence, [B], 1)
         assert [one.result() for one in (first, *others)] == [[7]] * 5
         raising.result()
-    assert opened().confirm([A, B]) == [7, 1]
+    assert opened().lookup_now([A, B]) == [7, 1]
 
 
 def test_what_others_load_does_not_prolong_a_wait(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -732,7 +737,7 @@ def test_what_others_load_does_not_prolong_a_wait(opened: Callable[..., Any], mo
         number, end = 0, time.monotonic() + 10
         while not waiting.done() and time.monotonic() < end:
             other.fence([C], number := number + 1)
-            store.confirm([C])
+            store.lookup_now([C])
         assert waiting.done()
         with pytest.raises(StoreUnavailable, match="longer than"):
             waiting.result()
@@ -741,7 +746,7 @@ def test_what_others_load_does_not_prolong_a_wait(opened: Callable[..., Any], mo
 def test_the_replica_can_be_written_while_a_set_is_loaded(
     opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two batches of rows other threads may write to the replica: a raise does not wait for the whole set."""
+    """Between two batches of rows other threads may write to the local set: a raise does not wait for the whole set."""
     monkeypatch.setattr("wsgi_rollsession.revocation.sqlite._BATCH", 10)
     keys = [session_key(n.to_bytes(16, "big")) for n in range(35)]
     opened().fence(keys, 1)
@@ -750,11 +755,11 @@ def test_the_replica_can_be_written_while_a_set_is_loaded(
 
     def learn_and_count(fences: Any) -> None:
         batches.append(list(fences))
-        assert not store._replica._lock.locked()
+        assert not store._local._lock.locked()
         learn(batches[-1])
 
     store._learn = learn_and_count
-    assert store.confirm(keys) == [1] * 35
+    assert store.lookup_now(keys) == [1] * 35
     assert [len(batch) for batch in batches] == [10, 10, 10, 6]
 
 
@@ -765,6 +770,6 @@ def test_advance_heeds_what_the_process_knows(opened: Callable[..., Any], clock:
     store.fence([A], 5)
     clock.ms += 2 * HOUR_MS
     store.fence([B], 1)
-    assert store.confirm([A]) == [5]
+    assert store.lookup_now([A]) == [5]
     assert store.advance(A, 4, 5) is False
     assert store.advance(A, 5, 6) is True

@@ -48,13 +48,13 @@ def start(path: Path) -> Iterator[Callable[..., Worker]]:
 
 def refuses(worker: Worker, key: bytes, created_ms: int) -> bool:
     """Whether a session that was ended, and created at *created_ms*, is refused by what *worker* answers."""
-    number, everything = worker.call("confirm", [key, EVERYTHING])
+    number, everything = worker.call("lookup_now", [key, EVERYTHING])
     return bool(number == ENDED or created_ms <= everything * 1000)
 
 
 def created_now(worker: Worker) -> int:
     """When (Unix milliseconds) a session is created now, under the everything-fence that *worker* sees."""
-    return int(max(time.time() * 1000, worker.call("confirm", [EVERYTHING])[0] * 1000 + 1))
+    return int(max(time.time() * 1000, worker.call("lookup_now", [EVERYTHING])[0] * 1000 + 1))
 
 
 def remove(path: Path, *suffixes: str) -> None:
@@ -86,7 +86,7 @@ def test_the_disk_is_full(start: Callable[..., Worker]) -> None:
             break
     assert refused == 1
     for worker in (one, other):
-        assert worker.call("recall" if worker is one else "confirm", [A]) == [ENDED]
+        assert worker.call("last_known" if worker is one else "lookup_now", [A]) == [ENDED]
     one.call("unlimit_files")
 
     def raises_again() -> bool:
@@ -98,8 +98,8 @@ def test_the_disk_is_full(start: Callable[..., Worker]) -> None:
 
     seconds = eventually(raises_again)
     keys = [A, B, *confirmed]
-    assert one.call("confirm", keys) == other.call("confirm", keys) == [ENDED] * len(keys)
-    assert start().call("confirm", keys) == [ENDED] * len(keys)
+    assert one.call("lookup_now", keys) == other.call("lookup_now", keys) == [ENDED] * len(keys)
+    assert start().call("lookup_now", keys) == [ENDED] * len(keys)
     report(
         "the disk is full",
         "logouts fail with an error, nothing confirmed is lost, recovery without a restart",
@@ -112,20 +112,20 @@ def test_the_files_are_deleted(start: Callable[..., Worker], path: Path) -> None
     """Every process notices within a period, and refuses what was created before; those that knew a fence keep it."""
     one, other = start(), start()
     one.call("fence", [A], ENDED)
-    other.call("confirm", [A])
+    other.call("lookup_now", [A])
     created = created_now(one)
-    assert one.call("confirm", [EVERYTHING])[0] * 1000 < created
+    assert one.call("lookup_now", [EVERYTHING])[0] * 1000 < created
     remove(path, "", "-wal", "-shm", "-stamp")
     begun = time.monotonic()
     while time.monotonic() < begun + 3 * PERIOD:
         for worker in (one, other):
             assert refuses(worker, A, created)
-            if created > worker.call("confirm", [EVERYTHING])[0] * 1000:
+            if created > worker.call("lookup_now", [EVERYTHING])[0] * 1000:
                 seconds = time.monotonic() - begun  # when one of them had not noticed yet
     for worker in (one, other, start()):
-        assert created <= worker.call("confirm", [EVERYTHING])[0] * 1000
+        assert created <= worker.call("lookup_now", [EVERYTHING])[0] * 1000
     one.call("fence", [B], ENDED)
-    assert other.call("confirm", [B]) == [ENDED]
+    assert other.call("lookup_now", [B]) == [ENDED]
     report(
         "the database and its companions are deleted under running workers",
         "the loss is detected; sessions created before it are refused; running workers still know the fences",
@@ -145,8 +145,10 @@ def test_the_write_ahead_log_is_deleted(start: Callable[..., Worker], path: Path
     eventually(lambda: works(one, "fence", [B], ENDED))
     eventually(lambda: works(other, "fence", [C], ENDED))
     for worker in (one, other, start()):
-        eventually(lambda worker=worker: works(worker, "confirm", [B, C]))  # at first it may be unavailable, not wrong
-        assert worker.call("confirm", [B, C]) == [ENDED, ENDED]
+        eventually(
+            lambda worker=worker: works(worker, "lookup_now", [B, C])
+        )  # at first it may be unavailable, not wrong
+        assert worker.call("lookup_now", [B, C]) == [ENDED, ENDED]
         assert refuses(worker, A, created)
     report(
         f"{' and '.join(f'`{suffix}`' for suffix in suffixes)} deleted under a running worker",
@@ -169,8 +171,8 @@ def test_a_raise_after_the_deletion_is_not_lost(start: Callable[..., Worker], pa
     one, other = start(), start()
     remove(path, "", "-wal", "-shm")
     one.call("fence", [A], ENDED)  # at once: no periodic look has taken place
-    assert start().call("confirm", [A]) == [ENDED]
-    eventually(lambda: other.call("confirm", [A]) == [ENDED])
+    assert start().call("lookup_now", [A]) == [ENDED]
+    eventually(lambda: other.call("lookup_now", [A]) == [ENDED])
     report(
         "a logout right after the database was deleted",
         "it is confirmed only once it is in the file that others open",
@@ -186,17 +188,17 @@ def test_the_database_is_replaced_by_an_older_copy(start: Callable[..., Worker],
     copy(path, path.parent / "backup")
     one.call("fence", [A], ENDED)
     created = created_now(one)
-    other.call("confirm", [A])
+    other.call("lookup_now", [A])
     remove(path, "-wal", "-shm", *(["-stamp"] if stamp == "gone" else []))
     os.replace(path.parent / "backup", path)
-    seconds = eventually(lambda: created <= other.call("confirm", [EVERYTHING])[0] * 1000)
+    seconds = eventually(lambda: created <= other.call("lookup_now", [EVERYTHING])[0] * 1000)
     for worker in (one, other, start()):
-        eventually(lambda worker=worker: created <= worker.call("confirm", [EVERYTHING])[0] * 1000)
+        eventually(lambda worker=worker: created <= worker.call("lookup_now", [EVERYTHING])[0] * 1000)
         assert refuses(worker, A, created)
-        assert worker.call("confirm", [B]) == [ENDED]
-    everything = one.call("confirm", [EVERYTHING])
+        assert worker.call("lookup_now", [B]) == [ENDED]
+    everything = one.call("lookup_now", [EVERYTHING])
     time.sleep(2 * PERIOD)
-    assert one.call("confirm", [EVERYTHING]) == other.call("confirm", [EVERYTHING]) == everything
+    assert one.call("lookup_now", [EVERYTHING]) == other.call("lookup_now", [EVERYTHING]) == everything
     report(
         f"the database is replaced by an older copy under running workers, the stamp file {stamp}",
         "the loss is detected, once; sessions created before it are refused",
@@ -214,14 +216,16 @@ def test_an_older_copy_is_restored_in_place(start: Callable[..., Worker], path: 
     created = created_now(one)
     copy(path.parent / "backup", path)
     other.call("fence", [B], ENDED)  # which uses the sequence number of a row that was lost
-    seconds = eventually(lambda: created <= other.call("confirm", [EVERYTHING])[0] * 1000)
+    seconds = eventually(lambda: created <= other.call("lookup_now", [EVERYTHING])[0] * 1000)
     for worker in (one, other, start()):
-        eventually(lambda worker=worker: created <= worker.call("confirm", [EVERYTHING])[0] * 1000)
+        eventually(lambda worker=worker: created <= worker.call("lookup_now", [EVERYTHING])[0] * 1000)
         assert refuses(worker, A, created)
-    everything = one.call("confirm", [EVERYTHING])
+    everything = one.call("lookup_now", [EVERYTHING])
     begun = time.monotonic()
     while time.monotonic() < begun + 2 * PERIOD:  # nobody acts on it again
-        assert one.call("confirm", [EVERYTHING, B]) == other.call("confirm", [EVERYTHING, B]) == [*everything, ENDED]
+        assert (
+            one.call("lookup_now", [EVERYTHING, B]) == other.call("lookup_now", [EVERYTHING, B]) == [*everything, ENDED]
+        )
     report(
         f"an older copy, {lost} raises behind, is restored into the database under running workers, by SQLite itself",
         "the loss is detected; sessions created before it are refused",
@@ -240,7 +244,7 @@ def test_an_older_copy_is_restored_while_nothing_runs(start: Callable[..., Worke
     remove(path, "-wal", "-shm")
     os.replace(path.parent / "backup", path)
     worker = start()
-    assert worker.call("confirm", [A]) == [0]
+    assert worker.call("lookup_now", [A]) == [0]
     assert refuses(worker, A, created)
     report(
         "an older copy of the database is restored while no worker runs",
@@ -254,22 +258,22 @@ def test_the_loss_can_be_accepted(start: Callable[..., Worker], path: Path) -> N
     one = start(accept_amnesia=True)
     one.call("fence", [A], ENDED)
     remove(path, "", "-wal", "-shm")
-    eventually(lambda: one.call("confirm", [A]) == [ENDED] and path.exists())
-    assert one.call("confirm", [A, EVERYTHING]) == [ENDED, 0]
+    eventually(lambda: one.call("lookup_now", [A]) == [ENDED] and path.exists())
+    assert one.call("lookup_now", [A, EVERYTHING]) == [ENDED, 0]
 
 
 def test_the_database_is_overwritten_in_place(start: Callable[..., Worker], path: Path) -> None:
     """Garbage in place of the database makes the store unavailable, or is outlived; it never crashes a worker."""
     one, other = start(), start()
     one.call("fence", [A], ENDED)
-    other.call("confirm", [A])
+    other.call("lookup_now", [A])
     with path.open("r+b") as file:
         file.write(b"garbage!" * 1024)
     outcomes = set()
     for _ in range(20):
         for worker in (one, other):
             try:
-                assert worker.call("confirm", [A]) == [ENDED]
+                assert worker.call("lookup_now", [A]) == [ENDED]
                 outcomes.add("the fence held")
             except StoreUnavailable:
                 outcomes.add("StoreUnavailable")
@@ -277,7 +281,7 @@ def test_the_database_is_overwritten_in_place(start: Callable[..., Worker], path
                 worker.call("fence", [B], ENDED)
             except StoreUnavailable:
                 outcomes.add("StoreUnavailable")
-            assert worker.call("recall", [A]) == [ENDED]
+            assert worker.call("last_known", [A]) == [ENDED]
         time.sleep(PERIOD / 10)
     report(
         "the database is overwritten with garbage in place",
@@ -299,11 +303,11 @@ def test_the_stamp_is_lost(start: Callable[..., Worker], path: Path, how: str) -
     third = start()
     third.call("fence", [B], ENDED)
     seconds = eventually(
-        lambda: one.call("confirm", [A, B]) == other.call("confirm", [A, B]) == [ENDED, ENDED],
+        lambda: one.call("lookup_now", [A, B]) == other.call("lookup_now", [A, B]) == [ENDED, ENDED],
     )
     for number in range(1, 10):
         one.call("fence", [C], number)
-        assert other.call("confirm", [C]) == third.call("confirm", [C]) == [number]
+        assert other.call("lookup_now", [C]) == third.call("lookup_now", [C]) == [number]
     report(
         f"the stamp file is {how} under running workers",
         f"nothing is lost; a running worker may be {PERIOD:g} s behind, once",
@@ -323,7 +327,7 @@ def test_the_database_is_locked_for_seconds(start: Callable[..., Worker], path: 
         with pytest.raises(StoreUnavailable):
             one.call("fence", [B], ENDED)
         slowest = max(slowest, time.monotonic() - call)
-        assert one.call("confirm", [A]) == other.call("confirm", [A]) == [ENDED]
+        assert one.call("lookup_now", [A]) == other.call("lookup_now", [A]) == [ENDED]
         reads += 2
     assert slowest < WAIT + 5  # generous: the machine may be busy
     blocker.execute("ROLLBACK")
@@ -337,7 +341,7 @@ def test_the_database_is_locked_for_seconds(start: Callable[..., Worker], path: 
         return True
 
     seconds = eventually(raises_again)
-    assert other.call("confirm", [A, B]) == [ENDED, ENDED]
+    assert other.call("lookup_now", [A, B]) == [ENDED, ENDED]
     report(
         f"another process locks the database for {3 * WAIT:g} s",
         f"reads go on; a logout fails within {WAIT:g} s; recovery without a restart",
@@ -359,7 +363,7 @@ def test_a_worker_is_killed_in_the_middle_of_a_write(start: Callable[..., Worker
         victim.process.kill()
         victim.process.join()
         keys = [n.to_bytes(16, "big") for n in range(last + 1)]
-        assert other.call("confirm", keys) == [n + 1 for n in range(last + 1)]
+        assert other.call("lookup_now", keys) == [n + 1 for n in range(last + 1)]
         other.call("fence", [A], round + 1)
         held += len(keys)
     connection = sqlite3.connect(path)
@@ -378,7 +382,7 @@ def test_a_writer_dies_between_commit_and_stamp(start: Callable[..., Worker]) ->
     writer.call("die_before_stamp")
     writer.begin("fence", [A], ENDED)
     writer.process.join(30)
-    seconds = eventually(lambda: reader.call("confirm", [A]) == [ENDED])
+    seconds = eventually(lambda: reader.call("lookup_now", [A]) == [ENDED])
     report(
         "a writer is killed between its commit and its stamp",
         f"the logout was not confirmed; it takes effect within {PERIOD:g} s all the same",
@@ -395,7 +399,7 @@ def test_a_worker_that_cannot_open_it(path: Path) -> None:
         store.lookup([A])
     with pytest.raises(StoreUnavailable):
         store.fence([A], ENDED)
-    assert store.recall([A]) == [0]
+    assert store.last_known([A]) == [0]
     away.rename(path.parent)
 
     def works() -> bool:

@@ -43,17 +43,17 @@ class Revocations(Protocol):
     def lookup(self, keys: Sequence[bytes]) -> Sequence[int]:
         """The numbers of *keys*, for loading a session. May be as old as the store documents."""
 
-    def confirm(self, keys: Sequence[bytes]) -> Sequence[int]:
+    def lookup_now(self, keys: Sequence[bytes]) -> Sequence[int]:
         """The numbers of *keys*, authoritative: includes every fence whose raising has returned, anywhere."""
 
-    def recall(self, keys: Sequence[bytes]) -> Sequence[int]:
+    def last_known(self, keys: Sequence[bytes]) -> Sequence[int]:
         """The numbers that this process knows without asking anybody, for use in an outage. Never raises."""
 
     def fence(self, keys: Sequence[bytes], number: int) -> None:
         """Raise *keys* to *number* (merge is ``max``). Returns when the store has confirmed it."""
 
     def fence_now(self, keys: Sequence[bytes]) -> int:
-        """Raise *keys* to ``not_before(the store's clock)``, or one past what they hold if that is more.
+        """Raise *keys* to ``revoked_before(the store's clock)``, or one past what they hold if that is more.
 
         Returns that number, once confirmed. If it runs seconds ahead of the clock, waits first.
         """

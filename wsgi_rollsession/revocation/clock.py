@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ..errors import StoreUnavailable
-from .fence import ENDED, not_before
+from .fence import ENDED, revoked_before
 
 #: A time that never comes, in Unix milliseconds.
 NEVER = (1 << 63) - 1
@@ -15,7 +15,7 @@ NEVER = (1 << 63) - 1
 #: back or just back, has dropped none that still refuses something. A larger step back is treated as a loss.
 CLOCK_STEP_MS = 60_000
 
-#: How far, in seconds, repeated revocations may take a not-before past that of the clock.
+#: How far, in seconds, repeated revocations may take a revoked-before past that of the clock.
 RUN_AHEAD_S = 5
 
 _RETRY_S = 0.1
@@ -40,7 +40,7 @@ def has_stepped_back(now_ms: int, before_ms: int) -> bool:
 def expiry(now_ms: int, number: int, lifetime_ms: int) -> int:
     """Until when a fence is kept that is raised to *number* now. On the clock of *now_ms*, which is the wall clock.
 
-    At least until the clock has passed the number. Otherwise the next not-before of its key, after it was gone, could
+    At least until the clock has passed the number. Otherwise the next revoked-before of its key, after it was gone, could
     be smaller than one that a session has passed.
     """
     expires_ms = now_ms + lifetime_ms
@@ -55,16 +55,16 @@ def genesis(store_ms: int, known: Sequence[int] = ()) -> int:
     It has to exceed every number that a session may have passed: those *known*, and those that are lost, which had
     run ahead of the clock by at most ``RUN_AHEAD_S``.
     """
-    return min(max([not_before(store_ms) + RUN_AHEAD_S + 1, *(number + 1 for number in known)]), ENDED)
+    return min(max([revoked_before(store_ms) + RUN_AHEAD_S + 1, *(number + 1 for number in known)]), ENDED)
 
 
-def next_not_before(store_ms: int, held: Sequence[int]) -> int | None:
+def next_revoked_before(store_ms: int, held: Sequence[int]) -> int | None:
     """The number that refuses every session created until now, or None: not just now, ask again in a moment.
 
     *held* are the present numbers of the keys to be raised. A session that began under one has passed it, so this
     has to be larger; so each of several revocations within a second runs one ahead of the one before.
     """
-    clock = not_before(store_ms)
+    clock = revoked_before(store_ms)
     number = max([clock, *(one + 1 for one in held)])
     # Further ahead than it can run, it was raised before the clock was set back. To wait for that would take too long.
     if RUN_AHEAD_S < number - clock <= 2 * RUN_AHEAD_S:

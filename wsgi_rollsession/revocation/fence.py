@@ -3,10 +3,10 @@
 A *fence* maps a key to a number, and only ever grows. There are two kinds of number:
 
 * for a session key, the lowest ``version`` that is still accepted; ``ENDED`` refuses all of them,
-* for a tag key and for ``EVERYTHING``, a *not-before* in whole Unix seconds: sessions with
+* for a tag key and for ``EVERYTHING``, a *revoked-before* in whole Unix seconds: sessions with
   ``created_ms <= number * 1000`` are refused.
 
-Both fit into an unsigned 32-bit integer (until 2106), which is what lets a replica hold a fence in
+Both fit into an unsigned 32-bit integer (until 2106), which is what lets a local set hold a fence in
 about ten bytes (docs/decisions.md).
 """
 
@@ -48,8 +48,8 @@ def tag_key(tag: str) -> bytes:
 EVERYTHING = sha256(_LABEL + b"everything").digest()[:16]
 
 
-def not_before(store_ms: int) -> int:
-    """The not-before number that refuses all sessions created until *store_ms* (Unix milliseconds).
+def revoked_before(store_ms: int) -> int:
+    """The revoked-before number that refuses all sessions created until *store_ms* (Unix milliseconds).
 
     Rounded up to whole seconds after adding ``CLOCK_SKEW_MS``.
     """

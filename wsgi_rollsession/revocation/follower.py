@@ -1,4 +1,4 @@
-"""``follow=1``: one thread of the process follows the log of raised fences in Redis, and keeps the replica current.
+"""``follow=1``: one thread of the process follows the log of raised fences in Redis, and keeps the local set current.
 
 It asks in a loop, for each shard: "what is the everything-fence, and what came after entry X; answer when there is
 something, or after a while". Each answer proves that at the moment of *asking* nothing was missing, so that moment,
@@ -6,7 +6,7 @@ not the answer's, is what staleness is counted from: an answer that was held up 
 
 The log is trimmed by age only, and everything that still matters is in it. So resuming after an interruption means
 asking for what came after the last entry seen, and starting anew means asking from the beginning. Nothing is ever
-taken out of the replica for it: what the process knew, it still knows.
+taken out of the local set for it: what the process knew, it still knows.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from redis.exceptions import AskError, MovedError, NoPermissionError
 
 from .fence import EVERYTHING
 from .forks import ForkSafeLock
+from .local_set import LocalSet
 from .redis_link import Command, Connection, Info
 from .redis_scripts import FENCE
 from .redis_shards import Refused, Shards
 from .redis_url import REPLY_TIMEOUT
-from .replica import Replica
 
 log = logging.getLogger("wsgi_rollsession")
 
@@ -64,7 +64,7 @@ class _Stream:
         self.asked_from = _BEGINNING  # the position in the open question
         self.asked_at = 0.0
         self.awaited = 0  # how many replies to the open question are still to come
-        self.proven = 0.0  # up to this moment the replica is complete
+        self.proven = 0.0  # up to this moment the local set is complete
         self.record: bytes | None = None  # Names.server, which is written anew when data is lost or changes servers
         self.changed = False  # since the last question
         self.recent: deque[tuple[float, bytes]] = deque(maxlen=_HEAL_ENTRIES)
@@ -78,13 +78,13 @@ class _Stream:
 
 
 class Follower:
-    """Keeps *replica* current with *shards*. ``start`` is cheap, idempotent, and needed again after a fork."""
+    """Keeps *local* current with *shards*. ``start`` is cheap, idempotent, and needed again after a fork."""
 
-    def __init__(self, shards: Shards, replica: Replica, max_staleness: float) -> None:
-        #: Until when (``time.monotonic()``) the replica may answer.
+    def __init__(self, shards: Shards, local: LocalSet, max_staleness: float) -> None:
+        #: Until when (``time.monotonic()``) the local set may answer.
         self.fresh_until = 0.0
         self._shards = shards
-        self._replica = replica
+        self._local = local
         self._keep_ms = shards.lifetime_ms
         self._max_staleness = max_staleness
         # An answer may take so long, and only then proves the moment of its question: two turns must fit.
@@ -176,7 +176,7 @@ class Follower:
                 if monotonic() >= report_at:
                     self._report(monotonic() - proven, first=not report_at)
                     report_at = monotonic() + _REPORT_EVERY
-            self._replica.purge(int(monotonic() * 1000))
+            self._local.purge(int(monotonic() * 1000))
             if news:
                 time.sleep(_GATHER)
             for stream in self._streams:
@@ -227,11 +227,11 @@ class Follower:
                 self._shards.check_role(reply)
             elif stream.awaited:
                 everything = self._shards.everything(stream.shard, reply, stream.info, stream.asked_at)
-                if self._replica.numbers((EVERYTHING,))[0] < everything:  # its raise may be older than the log
-                    self._replica.add(EVERYTHING, everything, 0)
+                if self._local.numbers((EVERYTHING,))[0] < everything:  # its raise may be older than the log
+                    self._local.add(EVERYTHING, everything, 0)
                 stream.changed = stream.record not in (None, reply[2])
                 stream.record = reply[2]
-                self._keep_ms = self._replica.lifetime_ms = max(int(reply[1] or 0), self._keep_ms)
+                self._keep_ms = self._local.lifetime_ms = max(int(reply[1] or 0), self._keep_ms)
             else:
                 entries = reply[0][1] if reply else ()
                 news = bool(entries)
@@ -242,7 +242,7 @@ class Follower:
         now = monotonic()
         expiry = int(now * 1000) + self._keep_ms
         rows = [(entry[:16], unpack(">I", entry[16:])[0], expiry) for _, (_, entry) in entries]
-        self._replica.load(rows)
+        self._local.load(rows)
         for key, number, _ in rows:
             if key == EVERYTHING:
                 self._shards.seen[stream.shard] = max(number, self._shards.seen[stream.shard])
@@ -296,7 +296,7 @@ class Follower:
             "at": now,
             "staleness_ms": int(staleness * 1000),
             "delay_ms": self._delay_ms,
-            "fences": len(self._replica),
+            "fences": len(self._local),
         }
         self._delay_ms = 0
         commands: list[Command] = [

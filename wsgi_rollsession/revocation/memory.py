@@ -12,17 +12,17 @@ from .clock import (
     genesis,
     has_stepped_back,
     monotonic_ms,
-    next_not_before,
+    next_revoked_before,
     wall_clock_ms,
     when_it_may,
 )
 from .fence import EVERYTHING
 from .forks import ForkSafeLock
-from .replica import Replica
+from .local_set import LocalSet
 
 
 class MemoryRevocations:
-    """The protocol over a ``Replica``. A fork gets a copy of its own, so this must not serve several processes.
+    """The protocol over a ``LocalSet``. A fork gets a copy of its own, so this must not serve several processes.
 
     Every start begins with an empty set: sessions created before it are refused, unless ``accept_amnesia``.
     """
@@ -40,7 +40,7 @@ class MemoryRevocations:
         self._clock = _clock
         self._monotonic = _monotonic
         self._lock = ForkSafeLock()
-        self._replica = Replica(options.lifetime_ms)
+        self._local = LocalSet(options.lifetime_ms)
         self._latest_ms = _clock()  # when an entry may have been dropped last
         self._ahead_ms = self._latest_ms - _monotonic()  # the wall clock, less the monotonic one
         self._refuse_until(self._latest_ms)
@@ -48,8 +48,8 @@ class MemoryRevocations:
     def _refuse_until(self, lost_until_ms: int) -> None:
         """Refuse the sessions created until then, whose fences may not be here."""
         self._genesis_ms = lost_until_ms
-        number = genesis(lost_until_ms, self._replica.numbers((EVERYTHING,)))
-        self._replica.add(EVERYTHING, 0 if self._options.accept_amnesia else number, 0)
+        number = genesis(lost_until_ms, self._local.numbers((EVERYTHING,)))
+        self._local.add(EVERYTHING, 0 if self._options.accept_amnesia else number, 0)
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> MemoryRevocations:
@@ -66,12 +66,12 @@ class MemoryRevocations:
         if has_stepped_back(self._clock(), self._latest_ms):
             with self._lock:
                 self._notice_step()
-        return self._replica.numbers(keys)
+        return self._local.numbers(keys)
 
-    confirm = lookup
+    lookup_now = lookup
 
-    def recall(self, keys: Sequence[bytes]) -> Sequence[int]:
-        return self._replica.numbers(keys)
+    def last_known(self, keys: Sequence[bytes]) -> Sequence[int]:
+        return self._local.numbers(keys)
 
     def fence(self, keys: Sequence[bytes], number: int) -> None:
         with self._lock:
@@ -80,7 +80,7 @@ class MemoryRevocations:
     def fence_now(self, keys: Sequence[bytes]) -> int:
         def attempt() -> int | None:
             with self._lock:
-                number = next_not_before(self._clock(), self._replica.numbers(keys))
+                number = next_revoked_before(self._clock(), self._local.numbers(keys))
                 if number is not None:
                     self._raise(keys, number)
             return number
@@ -89,7 +89,7 @@ class MemoryRevocations:
 
     def advance(self, key: bytes, current: int, new: int) -> bool:
         with self._lock:
-            if self._replica.numbers((key,))[0] > current:
+            if self._local.numbers((key,))[0] > current:
                 return False
             self._raise((key,), new)
         return True
@@ -98,8 +98,8 @@ class MemoryRevocations:
         self._notice_step()
         wall, now = self._clock(), self._monotonic()
         expires = now + expiry(wall, number, self._options.lifetime_ms) - wall
-        self._replica.load((key, number, expires) for key in keys)
-        self._replica.purge(now)
+        self._local.load((key, number, expires) for key in keys)
+        self._local.purge(now)
 
     def _notice_step(self) -> None:
         """When the wall clock has gone back, sessions live longer than the fences that refuse them."""
@@ -114,7 +114,7 @@ class MemoryRevocations:
     def status(self) -> dict[str, Any]:
         return {
             "store": "memory",
-            "fences": len(self._replica) - 1,
+            "fences": len(self._local) - 1,
             "genesis": self._genesis_ms // 1000,
             "lifetime": self._options.lifetime_ms // 1000,
         }

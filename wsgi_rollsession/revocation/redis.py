@@ -22,11 +22,11 @@ from .breaker import Breaker
 from .clock import when_it_may
 from .fence import EVERYTHING
 from .follower import REPORT_EXPIRES, Follower
+from .local_set import LocalSet
 from .redis_link import Command, parse_info
 from .redis_scripts import ADVANCE, FENCE, FENCE_NOW, Script
 from .redis_shards import Refused, Shards
 from .redis_url import RedisAddress, parse
-from .replica import Replica
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class RedisRevocations:
         names = [str(address)] if count == 1 else [f"{address} (shard {shard})" for shard in range(count)]
         self._breakers = [Breaker(name) for name in names]
         self._writing = Breaker(f"{address} (writing)", pause=0.0)
-        self._known = Replica(options.lifetime_ms)
+        self._known = LocalSet(options.lifetime_ms)
         self._remembered = self._known.numbers if count == 1 else self._remembered_by_shard
         self._lifetime_ms = options.lifetime_ms
         self._follower = None
@@ -72,9 +72,9 @@ class RedisRevocations:
             if monotonic() < follower.fresh_until:
                 return self._remembered(keys)
             follower.start()
-        return self.confirm(keys)
+        return self.lookup_now(keys)
 
-    def confirm(self, keys: Sequence[bytes]) -> Sequence[int]:
+    def lookup_now(self, keys: Sequence[bytes]) -> Sequence[int]:
         known = self._remembered(keys)
         found = dict(zip(keys, known, strict=True))
         for shard, some in self._shards.group(keys, everywhere=False).items():
@@ -86,7 +86,7 @@ class RedisRevocations:
             self._learn(found.items())
         return numbers
 
-    def recall(self, keys: Sequence[bytes]) -> Sequence[int]:
+    def last_known(self, keys: Sequence[bytes]) -> Sequence[int]:
         return self._remembered(keys)
 
     def fence(self, keys: Sequence[bytes], number: int) -> None:

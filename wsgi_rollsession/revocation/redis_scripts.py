@@ -23,7 +23,7 @@ if tonumber(ARGV[1]) > life then
 end
 local keep = life + {CLOCK_STEP_MS}
 local function whole(number) return string.format('%.0f', number) end
-local function not_before() return math.ceil((math.max(now, tonumber(ARGV[4])) + {CLOCK_SKEW_MS}) / 1000) end
+local function revoked_before() return math.ceil((math.max(now, tonumber(ARGV[4])) + {CLOCK_SKEW_MS}) / 1000) end
 local function raise(key, number)
   number = math.max(number, tonumber(redis.call('GET', key) or 0))
   if key == everything then
@@ -35,7 +35,7 @@ local function raise(key, number)
   redis.call('PEXPIRE', log, whole(keep))
 end
 -- Larger than any number that a session can have passed: those that are lost had run ahead of the clock (FENCE_NOW).
-local function genesis(known) return math.min(math.max(not_before() + {RUN_AHEAD_S + 1}, known), {ENDED}) end
+local function genesis(known) return math.min(math.max(revoked_before() + {RUN_AHEAD_S + 1}, known), {ENDED}) end
 if redis.call('EXISTS', everything) == 0 then
   raise(everything, ARGV[2] == '1' and 0 or genesis(tonumber(ARGV[3])))
 end
@@ -64,9 +64,9 @@ FENCE = Script("""
 for i = 4, #KEYS do raise(KEYS[i], tonumber(ARGV[5])) end
 return {now, ARGV[5]}
 """)
-# As ``clock.next_not_before``; 0 stands for None. ARGV[5]: what another shard has got.
+# As ``clock.next_revoked_before``; 0 stands for None. ARGV[5]: what another shard has got.
 FENCE_NOW = Script(f"""
-local clock = not_before()
+local clock = revoked_before()
 local number = math.max(clock, tonumber(ARGV[5]))
 for i = 4, #KEYS do number = math.max(number, tonumber(redis.call('GET', KEYS[i]) or 0) + 1) end
 local ahead = number - clock

@@ -1,7 +1,7 @@
 """``sqlite:///path``: the revocation set of all processes on one host, in a SQLite database.
 
 The database is the authority: a raise is committed and on the disk before it returns. Each process holds a
-replica, and compares the ``Stamp`` to learn whether it is current, so a check takes about a microsecond,
+local set, and compares the ``Stamp`` to learn whether it is current, so a check takes about a microsecond,
 without a system call and without releasing the interpreter lock. What that rests on is an order:
 
 * a writer commits, then writes the stamp, then returns;
@@ -30,13 +30,13 @@ from .clock import (
     genesis,
     has_stepped_back,
     monotonic_ms,
-    next_not_before,
+    next_revoked_before,
     wall_clock_ms,
     when_it_may,
 )
 from .fence import ENDED, EVERYTHING
 from .forks import ForkSafeLock
-from .replica import Replica
+from .local_set import LocalSet
 from .sqlite_file import COUNT, NEWER, Transaction, connect, oldest, require_usable, state
 from .stamp import Stamp, inode
 
@@ -84,12 +84,12 @@ class SQLiteRevocations:
         self._name = f"sqlite:///{self._path}"
         self._options = options
         self._clock = _clock  # of the database
-        self._monotonic = _monotonic  # of the replica
+        self._monotonic = _monotonic  # of the local set
         require_usable(self._path)
         # Two connections, so that a writer that waits for another process does not keep the readers waiting.
         self._write_lock = ForkSafeLock()
         self._read_lock = ForkSafeLock(before_fork=self._release)  # if both are held, taken second
-        self._replica = Replica(options.lifetime_ms)
+        self._local = LocalSet(options.lifetime_ms)
         self._reading = Breaker(f"{self._name} (reading)")
         self._writing = Breaker(f"{self._name} (writing)")
         self._writer: sqlite3.Connection | None = None
@@ -97,13 +97,13 @@ class SQLiteRevocations:
         self._stamp: Stamp | None = None
         self._inodes: _Inodes = (None, None, None)
         self._process = 0  # that opened them
-        self._database = 0  # the id of the database that the replica was loaded from
+        self._database = 0  # the id of the database that the local set was loaded from
         self._sequence = 0  # and of the newest row in it
         self._newest = 0  # the newest row that this process has read or written
         self._latest_ms = 0  # the latest wall clock at which it has read any
         self._loading = False  # rows are being read just now
         self._closed = False
-        # What `lookup` compares. They differ until the replica has been loaded.
+        # What `lookup` compares. They differ until the local set has been loaded.
         self._view: Sequence[int] = (0,)
         self._seen = -1
         self._check_at = 0.0
@@ -128,15 +128,15 @@ class SQLiteRevocations:
     def lookup(self, keys: Sequence[bytes]) -> Sequence[int]:
         if self._view[0] != self._seen or monotonic() >= self._check_at:
             self._reading.call(self._refresh)
-        return self._replica.numbers(keys)
+        return self._local.numbers(keys)
 
-    confirm = lookup
+    lookup_now = lookup
 
-    def recall(self, keys: Sequence[bytes]) -> Sequence[int]:
-        return self._replica.numbers(keys)
+    def last_known(self, keys: Sequence[bytes]) -> Sequence[int]:
+        return self._local.numbers(keys)
 
     def _refresh(self) -> None:
-        """Make the replica current."""
+        """Make the local set current."""
         deadline = monotonic() + WAIT
         with self._holding(deadline, self._read_lock):
             if self._is_usable(self._reader):
@@ -160,19 +160,19 @@ class SQLiteRevocations:
             if found.database != self._database or found.sequence < newest or has_stepped_back(now, found.clock_ms):
                 return False
             self._newest = max(self._newest, found.sequence)
-            if has_stepped_back(now, self._latest_ms) or found.lifetime_ms != self._replica.lifetime_ms:
-                self._sequence = 0  # fences live longer than the replica would keep them: read them all again
+            if has_stepped_back(now, self._latest_ms) or found.lifetime_ms != self._local.lifetime_ms:
+                self._sequence = 0  # fences live longer than the local set would keep them: read them all again
                 self._latest_ms = now
-                self._replica.lifetime_ms = found.lifetime_ms
+                self._local.lifetime_ms = found.lifetime_ms
             self._load(self._reader)
         except BaseException:
             self._discard(self._reader)
             self._reader = None
             raise
-        self._replica.purge(self._monotonic())
+        self._local.purge(self._monotonic())
         self._latest_ms = max(now, self._latest_ms)
         self._check_at = monotonic() + PERIOD
-        self._seen = stamp  # last, for this lets other threads use the replica
+        self._seen = stamp  # last, for this lets other threads use the local set
         return True
 
     def _load(self, reader: sqlite3.Connection) -> None:
@@ -186,11 +186,11 @@ class SQLiteRevocations:
             self._loading = False
 
     def _learn(self, fences: Iterable[tuple[bytes, int]]) -> None:
-        """Put *fences* into the replica. It keeps them for a lifetime from now on, by a clock that never steps."""
-        wall, now, lifetime = self._clock(), self._monotonic(), self._replica.lifetime_ms
+        """Put *fences* into the local set. It keeps them for a lifetime from now on, by a clock that never steps."""
+        wall, now, lifetime = self._clock(), self._monotonic(), self._local.lifetime_ms
         usual = now + expiry(wall, 0, lifetime) - wall
         far = (wall + lifetime) // 1000
-        self._replica.load(
+        self._local.load(
             (key, number, usual if number <= far or number == ENDED else now + expiry(wall, number, lifetime) - wall)
             for key, number in fences
         )
@@ -202,7 +202,7 @@ class SQLiteRevocations:
 
     def fence_now(self, keys: Sequence[bytes]) -> int:
         def change(transaction: Transaction) -> int | None:
-            number = next_not_before(transaction.now_ms, [transaction.number(key) or 0 for key in keys])
+            number = next_revoked_before(transaction.now_ms, [transaction.number(key) or 0 for key in keys])
             if number is not None:
                 transaction.fence(keys, number)
             return number
@@ -212,7 +212,7 @@ class SQLiteRevocations:
     def advance(self, key: bytes, current: int, new: int) -> bool:
         def change(transaction: Transaction) -> bool:
             # The database may have lost what this process knows.
-            if max(transaction.number(key) or 0, *self._replica.numbers((key,))) > current:
+            if max(transaction.number(key) or 0, *self._local.numbers((key,))) > current:
                 return False
             transaction.fence((key,), new)
             return True
@@ -308,7 +308,7 @@ class SQLiteRevocations:
             opened.pop_all()
         self._release()
         if database != self._database:
-            self._sequence = 0  # read all of it; what the replica knows already stays
+            self._sequence = 0  # read all of it; what the local set knows already stays
         self._newest = sequence
         self._writer, self._reader, self._database = writer, reader, database
         found = self._find_inodes()
@@ -329,7 +329,7 @@ class SQLiteRevocations:
                     log.error(
                         "%s has lost fences: the file was deleted or replaced, or the clock went back", self._name
                     )
-                known = [transaction.number(EVERYTHING) or 0, *self._replica.numbers((EVERYTHING,))]
+                known = [transaction.number(EVERYTHING) or 0, *self._local.numbers((EVERYTHING,))]
                 number = 0 if self._options.accept_amnesia else genesis(lost_until_ms, known)
                 transaction.fence((EVERYTHING,), number)
                 transaction.set_meta("id", new_id)  # its sequence numbers may be those of other rows
@@ -351,7 +351,7 @@ class SQLiteRevocations:
         is_lost = everything is None or lacks(*stamp.read())
         if not is_lost and lacks(self._database, self._newest):
             # Whoever acts on a loss gives the database a new id, and raises EVERYTHING.
-            (known,) = self._replica.numbers((EVERYTHING,))
+            (known,) = self._local.numbers((EVERYTHING,))
             has_grown = everything is not None and everything > known
             is_lost = found.database == self._database or not (has_grown or self._options.accept_amnesia)
         return transaction.now_ms if is_lost else 0

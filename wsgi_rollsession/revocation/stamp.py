@@ -3,7 +3,7 @@
 ``<database>-stamp`` holds three unsigned 64-bit integers in the host's byte order:
 
 * a random number, written anew after every commit and before the call that committed returns. A reader whose
-  replica was loaded under the present one is current, which it learns without a system call, from a mapping
+  local set was loaded under the present one is current, which it learns without a system call, from a mapping
   of the file. Random, not counted: docs/decisions.md.
 * the id and the sequence number of the database at that commit. A database found with another id, or with
   a lower sequence number, has lost fences: it was deleted, or replaced by an older copy.

@@ -1,7 +1,7 @@
-"""Which structure the replica should be: memory, loading and look-up of four candidates, at several sizes.
+"""Which structure the local set should be: memory, loading and look-up of four candidates, at several sizes.
 
-    python -m benchmarks.replica_candidates            # prints the tables of docs/replica.md; some five minutes
-    python -m benchmarks.replica_candidates --largest 1000000
+    python -m benchmarks.local_set_candidates            # prints the tables of docs/replica.md; some five minutes
+    python -m benchmarks.local_set_candidates --largest 1000000
 
 Each pair of candidate and size runs in a process of its own. Memory is the growth of the process (resident set),
 not what the objects say of themselves. Times are processor time, those of look-ups the least of several runs, so
@@ -26,7 +26,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from wsgi_rollsession.revocation.fence import EVERYTHING
-from wsgi_rollsession.revocation.replica import Replica
+from wsgi_rollsession.revocation.local_set import LocalSet
 
 HOUR_MS = 3_600_000
 SIZES = [100, 10_000, 100_000, 1_000_000, 10_000_000]
@@ -119,7 +119,7 @@ class OpenAddressing:
         return found
 
 
-class Buckets(Replica):
+class Buckets(LocalSet):
     """What was chosen: a dictionary up to 8192 entries, then byte strings searched by rfind. With generations."""
 
     def __init__(self) -> None:
@@ -197,7 +197,7 @@ def main() -> None:
     print("|---:|---|---:|---:|---:|---:|---:|")
     for count in (one for one in SIZES if one <= arguments.largest):
         for name in CANDIDATES:
-            command = [sys.executable, "-m", "benchmarks.replica_candidates", "--one", name, str(count)]
+            command = [sys.executable, "-m", "benchmarks.local_set_candidates", "--one", name, str(count)]
             one = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             size = f"{one['bytes']:.1f}" if count >= 100_000 else "-"
             times = " | ".join(f"{one[field] / 1000:.2f}" for field in ("hit", "miss", "check"))

@@ -3,7 +3,7 @@
 Small sets are a dictionary. Past ``RECENT`` entries it is moved into a table of 65536 buckets: the first two
 bytes of a key (it is a hash already, so evenly spread) choose the bucket, a byte string of ten-byte records
 (six more bytes of the key, and the number) which ``rfind`` searches. Measured against its rivals by
-benchmarks/replica_candidates.py, see docs/replica.md.
+benchmarks/local_set_candidates.py, see docs/replica.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _join = Struct(">6sI").pack
 _number = Struct(">I").unpack_from
 
 
-class Replica:
+class LocalSet:
     """Thread-safe: look-ups take no lock and never wait; writers take turns. Safe to use after a fork.
 
     Entries are dropped a generation at a time by ``purge``; ``EVERYTHING`` never is.

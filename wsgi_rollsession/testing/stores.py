@@ -1,6 +1,6 @@
 """What every revocation store must do, as a suite that a store of your own can run. Needs pytest.
 
-    from wsgi_rollsession.testing import SharedRevocationContract
+    from wsgi_rollsession.testing.stores import SharedRevocationContract
 
     class TestMyStore(SharedRevocationContract):
         @pytest.fixture
@@ -24,9 +24,9 @@ from typing import TypeVar
 
 import pytest
 
-from .errors import StoreUnavailable
-from .revocation import Revocations, StoreOptions
-from .revocation.fence import ENDED, EVERYTHING, not_before, session_key, tag_key
+from ..errors import StoreUnavailable
+from ..revocation import Revocations, StoreOptions
+from ..revocation.fence import ENDED, EVERYTHING, revoked_before, session_key, tag_key
 
 __all__ = ["RevocationContract", "SharedRevocationContract", "in_fork"]
 
@@ -104,53 +104,53 @@ class RevocationContract:
     def test_a_miss_is_zero(self, store: Revocations) -> None:
         """Keys that were never raised have the number 0, however they are asked for."""
         assert list(store.lookup([SESSION, USER])) == [0, 0]
-        assert list(store.confirm([SESSION, USER])) == [0, 0]
-        assert list(store.recall([SESSION, USER])) == [0, 0]
+        assert list(store.lookup_now([SESSION, USER])) == [0, 0]
+        assert list(store.last_known([SESSION, USER])) == [0, 0]
 
     def test_no_keys(self, store: Revocations) -> None:
         """Asking for nothing answers nothing."""
         assert list(store.lookup([])) == []
-        assert list(store.confirm(())) == []
+        assert list(store.lookup_now(())) == []
 
     def test_a_fence_is_seen_at_once(self, store: Revocations) -> None:
         """When ``fence`` has returned, its number is what every kind of question answers."""
         store.fence([SESSION, OTHER], ENDED)
-        assert list(store.confirm([OTHER, USER, SESSION])) == [ENDED, 0, ENDED]
+        assert list(store.lookup_now([OTHER, USER, SESSION])) == [ENDED, 0, ENDED]
         assert list(store.lookup((SESSION,))) == [ENDED]
-        assert list(store.recall([SESSION])) == [ENDED]
+        assert list(store.last_known([SESSION])) == [ENDED]
 
     def test_numbers_answer_in_order(self, store: Revocations) -> None:
         """The numbers come in the order of the keys, also for a key asked for twice."""
         keys = [session_key(bytes([n]) * 16) for n in range(20)]
         for n, key in enumerate(keys):
             store.fence([key], n + 1)
-        assert list(store.confirm([*reversed(keys), keys[3]])) == [*range(20, 0, -1), 4]
+        assert list(store.lookup_now([*reversed(keys), keys[3]])) == [*range(20, 0, -1), 4]
         assert list(store.lookup([*reversed(keys), keys[3]])) == [*range(20, 0, -1), 4]
 
     def test_merge_is_max(self, store: Revocations) -> None:
         """A smaller number never replaces a larger one, so the order of raises does not matter."""
         for number in (5, 3, 9, 9, 1):
             store.fence([SESSION], number)
-        assert list(store.confirm([SESSION])) == [9]
+        assert list(store.lookup_now([SESSION])) == [9]
         store.fence([SESSION], ENDED)
         store.fence([SESSION], 10)
-        assert list(store.confirm([SESSION])) == [ENDED]
+        assert list(store.lookup_now([SESSION])) == [ENDED]
 
     def test_everything_is_always_present(self, open: Open) -> None:
         """A store found empty refuses what was created until now."""
-        before = not_before(int(time.time() * 1000) - HOUR_MS)
+        before = revoked_before(int(time.time() * 1000) - HOUR_MS)
         store = open()
-        for ask in (store.lookup, store.confirm):
+        for ask in (store.lookup, store.lookup_now):
             (number,) = ask([EVERYTHING])
             assert before < number < before + 2 * HOUR_MS // 1000
 
     def test_amnesia_can_be_accepted(self, open: Open) -> None:
         """With ``accept_amnesia``, a store found empty refuses nothing."""
-        assert list(open(accept_amnesia=True).confirm([EVERYTHING])) == [0]
+        assert list(open(accept_amnesia=True).lookup_now([EVERYTHING])) == [0]
 
     def test_everything_can_be_raised(self, store: Revocations) -> None:
         """``EVERYTHING`` is a key like any other to ``fence_now``."""
-        (genesis,) = store.confirm([EVERYTHING])
+        (genesis,) = store.lookup_now([EVERYTHING])
         number = store.fence_now([EVERYTHING])
         assert number > genesis
         assert list(store.lookup([EVERYTHING])) == [number]
@@ -160,37 +160,37 @@ class RevocationContract:
         now = int(time.time() * 1000)
         number = store.fence_now([USER, TENANT])
         assert number * 1000 >= now
-        assert list(store.confirm([USER, TENANT, SESSION])) == [number, number, 0]
+        assert list(store.lookup_now([USER, TENANT, SESSION])) == [number, number, 0]
 
     def test_fence_now_goes_past_what_sessions_have_passed(self, store: Revocations) -> None:
-        """A session that begins under a not-before has passed its number: the next is larger, even a moment later."""
+        """A session that begins under a revoked-before has passed its number: the next is larger, even a moment later."""
         for key in (USER, EVERYTHING):
-            passed = list(store.confirm([key]))
+            passed = list(store.lookup_now([key]))
             for _ in range(3):
                 passed.append(store.fence_now([key]))
-                assert list(store.confirm([key])) == passed[-1:]
+                assert list(store.lookup_now([key])) == passed[-1:]
             assert passed == sorted(set(passed))
 
     def test_numbers_do_not_run_away(self, store: Revocations) -> None:
         """However often the same is revoked, its number is at most seconds ahead of the clock."""
         numbers = [store.fence_now([USER]) for _ in range(8)]
         assert numbers == sorted(set(numbers))
-        assert numbers[-1] <= not_before(int(time.time() * 1000)) + 10
+        assert numbers[-1] <= revoked_before(int(time.time() * 1000)) + 10
 
     def test_advance(self, store: Revocations) -> None:
         """``advance`` succeeds from at most the current number, and refuses when the store is further."""
         assert store.advance(SESSION, 0, 2) is True
         assert store.advance(SESSION, 1, 3) is False
-        assert list(store.confirm([SESSION])) == [2]
+        assert list(store.lookup_now([SESSION])) == [2]
         assert store.advance(SESSION, 2, 3) is True
         assert store.advance(SESSION, 5, 6) is True  # the fence that said 5 has expired, or was never needed
-        assert list(store.confirm([SESSION])) == [6]
+        assert list(store.lookup_now([SESSION])) == [6]
 
     def test_advance_never_passes_an_end(self, store: Revocations) -> None:
         """A session that was ended cannot be advanced."""
         store.fence([SESSION], ENDED)
         assert store.advance(SESSION, 7, 8) is False
-        assert list(store.confirm([SESSION])) == [ENDED]
+        assert list(store.lookup_now([SESSION])) == [ENDED]
 
     def test_one_of_many_advances_wins(self, store: Revocations) -> None:
         """Of threads that advance from the same number at once, exactly one succeeds."""
@@ -218,14 +218,14 @@ class RevocationContract:
             for future in [pool.submit(raise_some, thread) for thread in range(8)]:
                 future.result()
         keys = [session_key(bytes([thread, n]) * 8) for thread in range(8) for n in range(20)]
-        assert list(store.confirm([*keys, SESSION])) == [*range(1, 161), 160]
+        assert list(store.lookup_now([*keys, SESSION])) == [*range(1, 161), 160]
 
     def test_works_after_a_fork(self, store: Revocations) -> None:
         """A child of a fork can ask and raise, and its parent goes on, whether or not the store was in use before."""
         store.fence([SESSION], 4)
 
         def child() -> None:
-            assert list(store.confirm([SESSION])) == [4]
+            assert list(store.lookup_now([SESSION])) == [4]
             store.fence([OTHER], 5)
             assert list(store.lookup([SESSION, OTHER])) == [4, 5]
 
@@ -241,11 +241,11 @@ class RevocationContract:
             while not stop.is_set():
                 with suppress(StoreUnavailable):
                     store.fence([OTHER], 1)
-                    store.confirm([OTHER])
+                    store.lookup_now([OTHER])
 
         def child() -> None:
             eventually(store.fence, [SESSION], 4)
-            assert list(eventually(store.confirm, [SESSION])) == [4]
+            assert list(eventually(store.lookup_now, [SESSION])) == [4]
 
         threads = [threading.Thread(target=use) for _ in range(3)]
         for thread in threads:
@@ -284,17 +284,17 @@ class SharedRevocationContract(RevocationContract):
         one, other = open(), open()
         for number in range(1, 20):
             one.fence([SESSION], number)
-            assert list(other.confirm([SESSION])) == [number]
+            assert list(other.lookup_now([SESSION])) == [number]
             assert other.advance(OTHER, number - 1, number) is True
-            assert list(one.confirm([OTHER])) == [number]
+            assert list(one.lookup_now([OTHER])) == [number]
         number = one.fence_now([USER])
-        assert list(other.confirm([USER])) == [number]
+        assert list(other.lookup_now([USER])) == [number]
 
     def test_another_process_confirms_at_once(self, store: Revocations) -> None:
         """When a raise in one process has returned, every other process confirms it."""
-        store.confirm([SESSION])
+        store.lookup_now([SESSION])
         in_fork(lambda: store.fence([SESSION], ENDED))
-        assert list(store.confirm([SESSION])) == [ENDED]
+        assert list(store.lookup_now([SESSION])) == [ENDED]
 
     def test_one_of_many_processes_advances(self, open: Open) -> None:
         """Of instances that advance from the same number at once, exactly one succeeds."""
@@ -310,8 +310,8 @@ class SharedRevocationContract(RevocationContract):
 
     def test_a_second_instance_is_no_genesis(self, open: Open) -> None:
         """Opening a set that is there already refuses nobody anew, whatever the amnesia policy."""
-        (genesis,) = open(accept_amnesia=True).confirm([EVERYTHING])
-        assert list(open().confirm([EVERYTHING])) == [genesis] == [0]
+        (genesis,) = open(accept_amnesia=True).lookup_now([EVERYTHING])
+        assert list(open().lookup_now([EVERYTHING])) == [genesis] == [0]
 
     def test_the_longest_lifetime_is_remembered(self, open: Open) -> None:
         """A process with a shorter lifetime does not shorten the store's."""
@@ -326,5 +326,5 @@ class SharedRevocationContract(RevocationContract):
         one.fence([SESSION], ENDED)
         one.close()
         other.fence([OTHER], ENDED)
-        assert list(other.confirm([SESSION, OTHER])) == [ENDED, ENDED]
-        assert list(open().confirm([SESSION, OTHER])) == [ENDED, ENDED]
+        assert list(other.lookup_now([SESSION, OTHER])) == [ENDED, ENDED]
+        assert list(open().lookup_now([SESSION, OTHER])) == [ENDED, ENDED]
