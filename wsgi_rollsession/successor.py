@@ -35,7 +35,7 @@ def begun(settings: Settings, id_: bytes, now: int, everything: int, *, unasked:
     return Record(id_, 1, now, 0, settings.idle_s, ends, flags, (0 if unasked else everything,), (), data)
 
 
-def written(settings: Settings, record: Record, version: int, *, idle: int, ends: int, data: bytes) -> Record:
+def written(record: Record, version: int, *, idle: int, ends: int, data: bytes) -> Record:
     """The same session with other data."""
     id_, _, created, authenticated, _, _, flags, passed, tags, _ = record
     return Record(id_, version, created, authenticated, idle, ends, flags, passed, tags, data)  # cheaper than _replace

@@ -87,11 +87,13 @@ class MemoryRevocations:
 
         return when_it_may(attempt)
 
-    def advance(self, key: bytes, current: int, new: int) -> bool:
+    def compare_and_raise(self, limits: Sequence[tuple[bytes, int]], raises: Sequence[tuple[bytes, int]]) -> bool:
         with self._lock:
-            if self._local.numbers((key,))[0] > current:
+            held = self._local.numbers([key for key, _ in limits])
+            if any(number > limit for number, (_, limit) in zip(held, limits, strict=True)):
                 return False
-            self._raise((key,), new)
+            for key, number in raises:
+                self._raise((key,), number)
         return True
 
     def _raise(self, keys: Sequence[bytes], number: int) -> None:
