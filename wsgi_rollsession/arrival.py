@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from . import policy
 from .policy import CLOCK_TOLERANCE_MS, Ended
 from .presented import Presented, Site, open_presented, rank
-from .seal import Unsealable, UnknownKey, unauthenticated_time
+from .seal import UnknownKey, Unsealable, unauthenticated_time
 
 log = logging.getLogger("wsgi_rollsession")
 
@@ -67,7 +67,7 @@ class Arrival:
         return None
 
     def _open(self, site: Site) -> tuple[list[str], bool]:
-        """Open what is authentic. What has to be said of the rest, and whether a login is among it whose key is gone."""
+        """Open what is authentic. What is to be said of the rest, and whether a login whose key is gone is among it."""
         presented, refusals, key_is_gone = [], [], False
         leases = self.found.leases
         for name, value in self.found.sessions:

@@ -42,6 +42,14 @@ class SetCookie(NamedTuple):
     partitioned: bool
 
 
+class Sent(NamedTuple):
+    """A cookie that a response carries: its value, None to delete it; and its Max-Age in seconds, None for none."""
+
+    name: str
+    value: str | None
+    max_age: int | None
+
+
 class Found(NamedTuple):
     """What a Cookie header holds of ours: session and lease cookies as (name, value), in its order, and the slot."""
 

@@ -1,8 +1,8 @@
 """``Sessions``: everything but WSGI, for the filter, for adapters to frameworks, and for tests.
 
-    Cookie header -> cookies (names) -> seal (open) -> token (record) -> presented, arrival (alive? policy, revocation)
-            -> exchange (one request) -> session (the mapping) -> the application
-            -> standing (what to do) -> successor (the next record) -> seal -> revocation -> cookies (Set-Cookie)
+Cookie header -> cookies (names) -> seal (open) -> token (record) -> presented, arrival (alive? policy, revocation)
+        -> exchange (one request) -> session (the mapping) -> the application
+        -> standing (what to do) -> successor (the next record) -> seal -> revocation -> cookies (Set-Cookie)
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import caching
+from . import caching, response
 from .caching import Headers
-from .cookies import SetCookie
-from .exchange import Exchange, Sent
+from .cookies import Sent, SetCookie
+from .exchange import Exchange
 from .presented import Site
 from .revocation import Revocations, StoreOptions, open_store
 from .revocation.fence import ENDED, EVERYTHING, session_key, tag_key
@@ -110,7 +110,7 @@ class Sessions:
             ``invalidate()`` and ``revoke_others()`` have done, and the next call, for an error page, sends that.
         """
         exchange = exchange_of(session)
-        sent = exchange.commit(lambda: self._wants_roll(headers, environ))
+        sent = response.commit(exchange, lambda: self._wants_roll(headers, environ))
         if sent:
             cookies = self._site.cookies
             set_cookies = []
@@ -129,8 +129,10 @@ class Sessions:
     ) -> tuple[Headers, list[SetCookie]]:
         """As ``commit``, for frameworks with a cookie interface: the headers without our cookies, and those in parts."""
         exchange = exchange_of(session)
-        sent = exchange.commit(lambda: self._wants_roll(headers, environ))
-        merged = caching.merged(headers, ("",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded)
+        sent = response.commit(exchange, lambda: self._wants_roll(headers, environ))
+        merged = caching.merged(
+            headers, ("",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded
+        )
         if sent:
             merged.pop()  # in place of the cookies
         return merged, [part for each in sent for part in self._site.cookies.parts(*each)]
