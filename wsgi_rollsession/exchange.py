@@ -219,7 +219,11 @@ class Exchange(Session):
             passed = (numbers[0], *numbers[len(asked) :])
             if others is not None:
                 passed = self._revoke_others(tags.index(others), others, passed)
-            if asks and base is not None and not context.store.advance(base.key, record.version, ENDED):
+            if (
+                asks
+                and base is not None
+                and not context.store.compare_and_raise([(base.key, record.version)], [(base.key, ENDED)])
+            ):
                 self._lose(Why.SUPERSEDED)
             if rest:
                 context.store.fence(rest, ENDED)
@@ -246,7 +250,7 @@ class Exchange(Session):
         number = next_revoked_before(int(self._context.clock() * 1000), (held,))
         if number is None:
             raise StoreUnavailable("the same tag is being revoked again and again")
-        if not self._context.store.advance(tag, held, number):
+        if not self._context.store.compare_and_raise([(tag, held)], [(tag, number)]):
             self._lose(Why.TAG)
         return (*passed[: 1 + index], number, *passed[2 + index :])
 
@@ -431,8 +435,10 @@ class Exchange(Session):
         id_, _, created, _, _, flags, passed, tags, _ = record
         sealed = Record(id_, version, created, idle, ends, flags, passed, tags, raw)  # cheaper than _replace
         set_cookie = self._session_cookie(sealed, issued)
-        if context.strict and base is not None and not context.store.advance(base.key, record.version, version):
-            self._lose(Why.SUPERSEDED)
+        if context.strict and base is not None:
+            limits, raises = [(base.key, record.version)], [(base.key, version)]
+            if not context.store.compare_and_raise(limits, raises):
+                self._lose(Why.SUPERSEDED)
         self._record = sealed
         self._unsent = True
         return set_cookie
