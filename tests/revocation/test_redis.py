@@ -278,6 +278,18 @@ def test_amnesia_is_noticed_by_the_next_question(
     assert accept is (list(opened(redis_url).lookup_now([EVERYTHING])) == [0])
 
 
+def test_a_flush_between_two_questions_is_a_genesis(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
+    """Data that is lost, whoever notices it, raises everything to an odd number, also from an even one."""
+    store = opened(redis_url)
+    number = store.fence_now([EVERYTHING])
+    assert number % 2 == 0
+    redis_server.command("FLUSHALL")
+    (genesis,) = store.lookup_now([EVERYTHING])
+    assert genesis > number
+    assert genesis % 2 == 1
+    assert redis_server.command("GET", b"rollsession:{0}:" + EVERYTHING) == str(genesis).encode()
+
+
 def test_prefixes_are_separate_sets(opened: Opener, redis_url: str) -> None:
     """Two applications share a server by prefix=, and see nothing of each other."""
     session = key()
@@ -550,6 +562,17 @@ def test_a_reply_cut_in_the_middle(opened: Opener, redis_url: str, proxy: Proxy)
     with pytest.raises(StoreUnavailable):
         store.compare_and_raise([(session, 8)], [(session, 9)])
     assert list(fresh.lookup_now([session])) == [9]
+
+
+def test_what_may_be_repeated(opened: Opener, redis_url: str, proxy: Proxy) -> None:
+    """A raise without limits, or with those that it does not exceed itself, is asked again on a fresh connection."""
+    store, session, other = opened(proxy.url), key(), key()
+    store.fence([session], 7)
+    proxy.cut_replies_after = 3
+    assert store.compare_and_raise([], [(session, 8)]) is True
+    proxy.cut_replies_after = 3
+    assert store.compare_and_raise([(session, 8)], [(session, 8), (other, 1)]) is True
+    assert list(opened(redis_url).lookup_now([session, other])) == [8, 1]
 
 
 def test_a_write_that_the_server_refuses_is_not_an_outage(

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -166,6 +167,47 @@ def test_a_script_touches_one_slot(cluster: ClusterGroup, cluster_url: str, open
     assert number > time.time()
     assert list(store.lookup_now([*sessions, EVERYTHING]))[:-1] == [ENDED] * CLUSTER_SHARDS
     assert all(server.command("DBSIZE") for server in cluster.primaries)
+
+
+def test_compare_and_raise_in_several_shards(cluster_url: str, opened: Opener) -> None:
+    """A limit that is exceeded in any shard keeps every shard from being raised, whichever the deciding one is."""
+    store = opened(cluster_url)
+    own, other, third = key(1), key(2), key(3)
+    store.fence([own, other], 5)
+    fresh = opened(cluster_url)
+    (everything,) = fresh.lookup_now([EVERYTHING])
+    for limits in ([(own, 4), (other, 5)], [(own, 5), (other, 4)], [(EVERYTHING, everything - 1), (own, 5)]):
+        assert opened(cluster_url).compare_and_raise(limits, [(own, 6), (third, 7)]) is False
+        assert list(fresh.lookup_now([own, other, third])) == [5, 5, 0]
+    limits = [(EVERYTHING, everything), (own, 5), (other, 5)]
+    assert opened(cluster_url).compare_and_raise(limits, [(own, 6), (third, 7)]) is True
+    assert list(fresh.lookup_now([own, other, third])) == [6, 5, 7]
+
+
+def test_one_of_many_instances_decides_for_several_shards(cluster_url: str, opened: Opener) -> None:
+    """Of instances that raise from the same number at once, the shard of the first raise lets exactly one do so."""
+    stores = [opened(cluster_url) for _ in range(4)]
+    own, others = key(1), [key(shard) for shard in range(4)]
+    barrier = threading.Barrier(4)
+
+    def attempt(each: int) -> bool:
+        barrier.wait()
+        return stores[each].compare_and_raise([(own, 0)], [(own, 1), (others[each], ENDED)])
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(attempt, range(4)))
+    assert sorted(done) == [False, False, False, True]
+    assert list(opened(cluster_url).lookup_now(others)) == [ENDED if each else 0 for each in done]
+
+
+def test_everything_raised_by_compare_and_raise_is_in_every_shard(cluster_url: str, opened: Opener) -> None:
+    """``EVERYTHING`` among the raises is raised in every shard, and this process knows it of every one."""
+    store = opened(cluster_url)
+    number = store.lookup_now([EVERYTHING])[0] + 1
+    assert store.compare_and_raise([(EVERYTHING, number - 1)], [(EVERYTHING, number)]) is True
+    for shard in range(CLUSTER_SHARDS):
+        assert list(opened(cluster_url).lookup_now([EVERYTHING, key(shard)])) == [number, 0]
+        assert list(store.last_known([EVERYTHING, key(shard)])) == [number, 0]
 
 
 def test_everything_is_raised_in_every_shard(cluster_url: str, opened: Opener) -> None:
