@@ -12,6 +12,7 @@ from unittest.mock import patch
 from wsgi_rollsession import RollSession, Session, generate_key
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.revocation import StoreOptions
+from wsgi_rollsession.revocation.clock import SteadyClock
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 
 Handler = Callable[[Session], Any]
@@ -173,7 +174,8 @@ def wrap(clock: Clock | None = None, application: Any = dispatch, **options: Any
     if clock is not None:
         wrapped._context.clock = clock
         if hasattr(wrapped.revocations, "_clock"):
-            wrapped.revocations._clock = lambda: int(clock() * 1000)
+            wrapped.revocations._clock = milliseconds = lambda: int(clock() * 1000)
+            wrapped.revocations._steady = SteadyClock(milliseconds, milliseconds)
     return wrapped
 
 
