@@ -184,7 +184,7 @@ def revoke_others(exchange: Exchange, tag: bytes) -> None:
     if exchange.standing is Standing.LOST:
         raise SessionConflict(exchange.why_lost())
     held = exchange.site.store.lookup_now((tag,))[0]
-    number = next_revoked_before(exchange.now(), (held,))
+    number = next_revoked_before(exchange.site.steady_clock(), (held,))
     if number is None:
         raise StoreUnavailable("the same tag is being revoked again and again")
     record = successor.renewed(exchange.site.settings, session.record, session.record.tags, None, document.dump())

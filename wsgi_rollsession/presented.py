@@ -13,6 +13,7 @@ from . import policy, token
 from .cookies import Cookies
 from .policy import OVER, Ended
 from .revocation import Revocations
+from .revocation.clock import SteadyClock
 from .revocation.fence import EVERYTHING, session_key
 from .seal import Unsealable, open_lease, open_session
 from .settings import Settings
@@ -39,7 +40,7 @@ class Opened(NamedTuple):
 class Site:
     """What all requests share: the settings, the cookies, the revocation set, and what was opened last."""
 
-    __slots__ = ("clock", "cookies", "identity_key", "open", "open_leased", "ring", "settings", "store")
+    __slots__ = ("clock", "cookies", "identity_key", "open", "open_leased", "ring", "settings", "steady_clock", "store")
 
     def __init__(self, settings: Settings, store: Revocations) -> None:
         self.settings = settings
@@ -47,6 +48,8 @@ class Site:
         self.ring = settings.ring
         self.clock = settings.clock
         self.identity_key = settings.identity_key
+        #: Unix milliseconds, from which revoked-before numbers are made.
+        self.steady_clock = SteadyClock(lambda: int(settings.clock() * 1000))
         self.cookies = Cookies(settings)
         # Pure functions of what is in the cookies: whether the session is alive is asked every time. What does not open
         # raises, and is not remembered.

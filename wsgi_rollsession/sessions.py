@@ -131,10 +131,10 @@ class Sessions:
         exchange = exchange_of(session)
         sent = response.commit(exchange, lambda: self._wants_roll(headers, environ))
         merged = caching.merged(
-            headers, ("",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded
+            headers, ("stand-in",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded
         )
         if sent:
-            merged.pop()  # in place of the cookies
+            merged.pop()  # the stand-in
         return merged, [part for each in sent for part in self._site.cookies.parts(*each)]
 
     def _is_lease(self, sent: Sequence[Sent]) -> bool:
