@@ -127,7 +127,7 @@ class Sessions:
     def commit_parts(
         self, session: Session, status: str, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None = None
     ) -> tuple[Headers, list[SetCookie]]:
-        """As ``commit``, for frameworks with a cookie interface: the headers without our cookies, and those in parts."""
+        """As ``commit``, for frameworks with a cookie interface: headers without our cookies, and these in parts."""
         exchange = exchange_of(session)
         sent = response.commit(exchange, lambda: self._wants_roll(headers, environ))
         merged = caching.merged(
