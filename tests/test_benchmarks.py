@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import capacity, e2e, figures, race, scale, steps, targets
+from benchmarks import capacity, cost, e2e, figures, race, scale, steps, targets
 from benchmarks.browser import Browser, Flight, Response, WSGIServer, parse_set_cookie
 from benchmarks.contenders import Contender, contenders
 from benchmarks.tiny import BareVisit, Gates, Lab, act, plain_app
@@ -170,6 +170,27 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert found.values == (0.5, 0.5)
     assert found.text() == "0.50"
     assert figures.Spread((1.0, 3.0, 2.0)).text(".0f") == "2 (1 to 3)"
+
+
+def test_who_does_not_write_is_held_against_opening_alone() -> None:
+    """The halves of the floor are units of their own, in microseconds as in instructions."""
+    for what, unit, expected in (("read", "opening", 3.0), ("write", "opening and sealing", 2.0)):
+        work = figures.WORK[what]
+        measured = {work.case: 10, work.bare: 4}
+        floor = {"open": 2, "seal": 1, "both": 3}
+        data = {
+            "cost": {"times": {name: listed(each) for name, each in (("ours", measured), (cost.FLOOR, floor))}},
+            "instructions": {"contenders": {"ours": measured, cost.FLOOR: floor}},
+        }
+        assert figures.units(data, "ours", work).values == (expected,)
+        assert figures.instruction_units(data, "ours", work) == expected
+        target = targets.unit_target(data, "ours", what, 2.5)
+        assert target.what.endswith(f"in units of {unit}")
+        assert target.reached is (expected <= 2.5)
+
+
+def listed(values: dict[str, int]) -> dict[str, list[float]]:
+    return {name: [float(value)] for name, value in values.items()}
 
 
 def test_the_model_is_linear_and_names_what_breaks_first() -> None:
