@@ -32,7 +32,7 @@ def draw(data: dict[str, Any], directory: Path) -> None:
 def race(data: dict[str, Any]) -> Any:
     rows = [each for each in data["race"]["contenders"].values() if "table" in each]
     columns = list(SCENARIOS)
-    figure, axes = plt.subplots(figsize=(11, 0.27 * len(rows) + 1.2))
+    figure, axes = plt.subplots(figsize=(0.85 * len(columns), 0.27 * len(rows) + 1.2))
     for y, each in enumerate(rows):
         for x, name in enumerate(columns):
             outcomes = each["table"][name]

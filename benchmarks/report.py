@@ -26,7 +26,7 @@ from .figures import (
     spoken,
     units,
 )
-from .race import SCENARIOS, holds
+from .race import LONGEST_FIELD, SCENARIOS, SIZE, TABS, holds
 from .scale import slope
 from .targets import Target, targets
 
@@ -73,6 +73,16 @@ which the request in flight also writes.
 - **S6** store interleaving: a logout lands between the session layer's check and its write (here: its answer).
 - **S7** late: a request is answered before the logout, but its response arrives after bob's login.
 - **S8** queued: a request sent before the logout is processed after it, and its response arrives after bob's login.
+- **S9** elevation: a request that changes its session's privileges, by the means that the contender documents for that
+  (a new session id, where it has one), is in flight; logout, with the cookies from before, completes; its response
+  arrives. Logged in again? In S9a the request is held before it changes its session, in S9b after that; in S9c it is
+  answered before the logout. `record back`: the browser is not, but a copy of the cookies, the response's included,
+  works.
+- **S10** logins in parallel: a browser restores {TABS} tabs, and each logs in, to {SIZE:,} bytes of session as JSON.
+  All are sent with the same cookies, and all are answered. Is the next request answered as logged in? `too large`: its
+  `Cookie` field exceeds {LONGEST_FIELD:,} bytes, so that servers refuse it.
+- **S11** S3 once more, with the logout that the contender's own documentation shows, from a session that holds a cart
+  too. (S1 to S10 are played with the most thorough one that it offers.)
 
 ![The race table](benchmarks/race.svg)
 

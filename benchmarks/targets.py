@@ -65,7 +65,8 @@ def race_target(data: Data) -> Target:
         if not must_hold_everywhere(name, scenario, outcomes)
     ]
     measured = "; ".join(broken) or f"{len(ours)} configurations, {data['race']['runs']} of {data['race']['runs']} runs"
-    return Target("S1 to S8 hold, every store, isolated layout (two writers: with strict)", "all", measured, not broken)
+    reached = not broken if ours else None
+    return Target("S1 to S11 hold, every store, isolated layout (two writers: with strict)", "all", measured, reached)
 
 
 def must_hold_everywhere(name: str, scenario: str, outcomes: dict[str, int]) -> bool:

@@ -19,8 +19,14 @@ class RollVisit:
     def renew(self, user: str) -> None:
         self.session.regenerate(tags=[f"user:{user}"])
 
+    def elevate(self) -> None:
+        self.session.regenerate()
+
     def end(self) -> None:
         self.session.invalidate()
+
+    def leave(self) -> None:
+        self.session.pop("user", None)
 
 
 def store_url(lab: Lab, store: str) -> str:
