@@ -69,7 +69,7 @@ which the request in flight also writes.
 - **S3** replay: the cookies copied before the logout are sent after it.
 - **S4** lost login: a request blocks; logout; login as bob; its response arrives. Who is the user?
 - **S5** stale overwrite: a request blocks; another stores `cart`; its response arrives. Is the cart kept? With `w`,
-  both write: without `strict` the last to arrive wins, which is no defect of a session that has no versions.
+  both write: without `versioned` the last to arrive wins, which is no defect of a session that has no versions.
 - **S6** store interleaving: a logout lands between the session layer's check and its write (here: its answer).
 - **S7** late: a request is answered before the logout, but its response arrives after bob's login.
 - **S8** queued: a request sent before the logout is processed after it, and its response arrives after bob's login.

@@ -196,7 +196,7 @@ def test_tabs_are_sent_before_any_answer_arrives() -> None:
 
 
 def test_the_race_table_holds_for_this_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every row that the report counts holds in the isolated layout."""
+    """Every row that the report counts holds."""
     table = played(contenders()["rollsession-memory"], monkeypatch)
     for scenario, outcomes in table.items():
         assert targets.must_hold_everywhere("rollsession-memory", scenario, outcomes), (scenario, outcomes)

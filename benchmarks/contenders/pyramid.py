@@ -119,7 +119,7 @@ class ProfileVisit:
     def end(self) -> None:
         self.session.clear()
 
-    #: webob.cookies.CookieProfile: the value None makes the headers that delete the cookie.
+    #: https://docs.pylonsproject.org/projects/webob/en/stable/api/cookies.html, make_cookie: None deletes the cookie.
     leave = end
 
     def headers(self, roll: bool) -> list[tuple[str, str]]:
