@@ -16,12 +16,13 @@ from .cookies import Sent
 from .document import Document
 from .errors import SessionConflict, StoreUnavailable
 from .exchange import Exchange
+from . import logins
 from .logins import end_unseen, fences, log_in, log_out, renew
 from .policy import Ended
 from .presented import Presented
 from .revocation.fence import ENDED
 from .seal import seal_lease
-from .standing import ACTS, Act, Ask, Standing, Without
+from .standing import ACTS, Act, Ask, Change, Standing, Without
 from .token import TRANSIENT
 
 log = logging.getLogger("wsgi_rollsession")
@@ -277,3 +278,17 @@ def save(exchange: Exchange) -> None:
     if act is Act.DROP or (act is Act.NOTHING and exchange.standing is Standing.LOST):
         raise SessionConflict(exchange.why_lost())
     _perform(exchange, act, None)
+
+
+def revoke_others(exchange: Exchange, tag: bytes) -> None:
+    """End all other sessions with *tag*, at once. A login, or another user, that was asked for before begins first.
+
+    Raises:
+        ValueError, SessionConflict, SessionTooLarge, StoreUnavailable
+    """
+    change = exchange.change(exchange.changing().dump())
+    if change in (Change.LOGGED_IN, Change.SWITCHED, Change.RENEWED):
+        save(exchange)
+    elif change is Change.LOGGED_OUT:
+        raise ValueError("tag: requires a tag of this session, and its user is being logged out")
+    logins.revoke_others(exchange, tag)

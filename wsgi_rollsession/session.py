@@ -260,7 +260,7 @@ class Session(MutableMapping[str, Any]):
             SessionTooLarge
             SessionCommitted
         """
-        logins.revoke_others(self._exchange, tag_key(tag))
+        response.revoke_others(self._exchange, tag_key(tag))
 
     def invalidate(self) -> None:
         """Log out, at once: end every session that the request presented, on every machine, and forget the data.

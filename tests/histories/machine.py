@@ -69,7 +69,13 @@ class Request:
         self.committed_at = 0
         self.extends = True
         self.answer: list[tuple[str, str | None, int | None]] = []
-        self.calls: list[Call] = []  # of the last thing that it did
+        self.calls: list[Call] = []  # of the last thing that it did, and the event before it
+        self.start_event = 0
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it was not answered what it asked about itself, when it asked last."""
+        return any(not each.answered and each.method != "fence" for each in self.calls)
 
     def body(self) -> Iterator[bytes]:
         """The application: does one thing after another, as it is told to."""
@@ -326,7 +332,7 @@ class Machine:
             except (StoreUnavailable, SessionConflict, SessionTooLarge) as error:
                 errors.append(error)
 
-        request.job, request.busy = guarded, True
+        request.job, request.busy, request.start_event = guarded, True, self.model.event
         lives = self.lives(request) if pause is not None else ()
         for life in lives:
             life.pending += 1
@@ -446,10 +452,12 @@ class Machine:
         if visit.standing == "lost" or isinstance(verdict, str):
             return "lost"
         what = visit.regeneration
-        if what is not None and any(
-            at > what.event for tag in what.asked for at, _, _ in model.revoked.get(tag, ())
-        ):
-            return None
+        asked = {EVERYTHING} if what is None else what.asked
+        user = visit.identities[1]
+        for tag in (*asked, f"user:{user}"):
+            since = what.event if what is not None and tag in what.asked else request.start_event
+            if any(at > since for at, _, _ in model.revoked.get(tag, ())):
+                return None
         self.check(verdict is VAGUE or (what is not None and what.unasked), "2: a conflict without a reason")
         request.blurred = True
         return "vague"
@@ -583,10 +591,15 @@ class Machine:
     def do_others(self, request: Request, visit: Visit, argument: Any, pause: Any) -> None:
         base = visit.base
         tag = None if base is None else next((each for each in sorted(base.copy.tags) if each.startswith("user:")), None)
-        if tag is None or visit.cleared or base is None:
+        if tag is None or visit.cleared or base is None or visit.change() == "logout":
             return
-        start, now = self.model.event, self.world.clock.wall
+        if visit.change() in ("login", "switch", "renew"):  # what was asked for before is done before
+            self.do_save(request, visit, None, pause)
+            base = visit.base
+            if request.blurred or visit.standing != "sealed" or base is None or tag not in base.copy.tags:
+                return
         self.world.clock.advance(1000)
+        start, now = self.model.event, self.world.clock.wall
         error = self.perform(request, lambda session: session.revoke_others(tag), pause)
         if error is not None:
             self.after_error(request, error)
@@ -648,7 +661,7 @@ class Machine:
         headers = [("Cache-Control", "public, max-age=60")] if kind == "storable" else []
         if kind == "noroll":
             request.environ["wsgi_rollsession.roll"] = False
-        request.extends = kind == "ok"
+        request.extends = kind in ("ok", "nopage")
         request.started, request.committed_at = None, now
         act = "unread" if visit is None else visit.act()
         error = self.perform(request, lambda session: request.start("200 OK", headers), pause)
@@ -662,7 +675,9 @@ class Machine:
             error = self.perform(request, lambda session: request.start("500 Sorry", [], (None, None, None)))
             self.check(error is None, f"8: the error page failed too: {error!r}")
             request.answer = cookies_of(request.started)
-            self.nothing_new(request)
+            request.extends = True
+            if request.visit is not None:
+                self.apply(request, request.visit.act(), model.event, world.clock.wall, request.answer)
             return
         request.answer = cookies_of(request.started)
         if not request.blurred:
@@ -690,12 +705,6 @@ class Machine:
         if any(each.raised for each in request.calls):
             for life in self.lives(request):
                 life.vague = True
-
-    def nothing_new(self, request: Request) -> None:
-        for name, value, _ in request.answer:
-            self.check(
-                value is None or name == SLOT or value in request.known, "8: the error page carries what has failed"
-            )
 
     def step_fail(self, number: int) -> None:
         """The application raises, before its response starts or after."""
@@ -761,14 +770,14 @@ class Machine:
         asked = [each for each in request.calls if each.method in ("lookup_now", "compare_and_raise", "last_known")]
         answered = [each for each in asked if each.answered and each.yes]
         event = max(start, answered[-1].event) if answered else start
-        if not all(each.answered for each in request.calls):
+        if request.degraded:
             event = request.process.wire.event if not answered else answered[-1].event
             self.counts["met: a response in an outage"] += 1
         until = answered[-1].until if answered else now
         self.counts["act " + act] += 1
         request.acts.add(act)
         if act == "unread":
-            self._lease(request, leases, event, now, until, None)
+            self._lease(request, leases, event, now, until, None, sent)
             self.check(not sessions, "3: a session was sent that nobody wrote")
             return
         assert visit is not None
@@ -781,7 +790,7 @@ class Machine:
                 if names:
                     verdict = model.dead(base.copy, event)
                     self.check(not isinstance(verdict, str), f"{verdict}: it was sent")
-            self._lease(request, leases, event, now, until, base)
+            self._lease(request, leases, event, now, until, base, sent)
             if saved:
                 visit.become(base) if act == "send" else visit.discard()
             return
@@ -791,13 +800,13 @@ class Machine:
 
     def sealed(
         self, request: Request, sent: tuple[str, str, int | None], life: Life, tags: frozenset[str],
-        passed: dict[str, int | None], data: Sequence[dict[str, Any]],
+        passed: dict[str, int | None], data: Sequence[dict[str, Any]], *, begins: bool = False,
     ) -> Held:  # fmt: skip
         """A session cookie was sealed; whose data may be any of *data*."""
         name, value, max_age = sent
         world = self.world
         issued, record, fail_open, unasked, transient = world.unseal(name, value)
-        if unasked:
+        if unasked and begins:
             passed = dict.fromkeys(passed)
         found = request_data(record.data)
         copy = Copy(
@@ -808,6 +817,7 @@ class Machine:
         self.check(bool(record.authenticated) == life.is_login, "7: the login time is wrong")
         world.cookies[value] = Cookie(name, value, request.process.setup.keys[0], copy)
         world.ids[value] = record.id.hex()
+        self.check(not unasked or None in passed.values(), "7: begun unasked, and the store was asked")
         self._is_nobody_elses(request, copy)
         left = max((record.ends - world.clock.wall) // 1000, 0)
         self.check(max_age is None if transient else max_age is not None and max_age >= left, "4: a wrong Max-Age")
@@ -816,11 +826,14 @@ class Machine:
     def _is_nobody_elses(self, request: Request, copy: Copy) -> None:
         """A login holds no data of somebody else."""
         life = copy.life
-        if life.is_login:
-            for value in copy.data.values():
-                known = self.tokens.get(value)
-                if known is not None and known[1] != request.number:
-                    self.check(known[0] in (None, life.user), f"1: data of {known[0]} are in a session of {life.user}")
+        for value in copy.data.values():
+            known = self.tokens.get(value)
+            if known is None:
+                continue
+            if not life.is_login or known[1] == request.number:  # what is left is nobody's; what is assigned, the user's
+                self.tokens[value] = life.user, request.number
+            else:
+                self.check(known[0] in (None, life.user), f"1: data of {known[0]} are in a session of {life.user}")
 
     def _within(self, request: Request, this: Held, ends: int, idle_s: int, activity: int) -> None:
         copy = this.copy
@@ -829,10 +842,11 @@ class Machine:
         self.check(copy.stamp <= activity, "4: it was extended where it may not be")
 
     def _lease(
-        self, request: Request, leases: Sequence[tuple[str, str]], event: int, now: int, until: int, base: Held | None
-    ) -> None:
+        self, request: Request, leases: Sequence[tuple[str, str]], event: int, now: int, until: int, base: Held | None,
+        sent: Sequence[tuple[str, str | None, int | None]],
+    ) -> None:  # fmt: skip
         process, world = request.process, self.world
-        degraded = not all(each.answered for each in request.calls)
+        degraded = request.degraded
         for name, value in leases:
             name_of = name.removesuffix("-lease")
             among = [(cookie, each) for cookie, each in request.presented if cookie.name == name_of]
@@ -853,7 +867,7 @@ class Machine:
             )
             self.counts["met: a roll"] += 1
             self._end_others(request, this.copy.life)
-        if not leases and not degraded and not request.junk and request.extends and process.setup.rolling:
+        if request.state == "answered" and not any(name.endswith("-lease") and value for name, value, _ in sent) and not degraded and not request.junk and request.extends and process.setup.rolling:
             if base is None and len(request.presented) == 1 and len(request.pairs) <= 3:
                 base = request.presented[0][1]
             if base is None or request.visit is not None and request.visit.standing != "held":
@@ -901,7 +915,7 @@ class Machine:
             verdict = self.judge(request, base, moment, event)
             self.check(not isinstance(verdict, str), f"{verdict}: it was written")
         copy = base.copy
-        degraded = not all(each.answered for each in request.calls)
+        degraded = request.degraded
         extends = (request.extends or request.state == "begun") and (
             not degraded or (copy.fail_open and process.setup.outage == "open")
         )
@@ -942,9 +956,10 @@ class Machine:
                 passed[each] = what.event if what is not None and each in what.asked else asked[-1]
         if tag is not None:
             passed[tag] = event
-        this = self.sealed(request, sent, life, tags, passed, [visit.data])
-        if user is not None and life.is_login:
+        if user is not None:
             self.check(life.user in (None, user), f"1: {life} goes on as {user}")
+            life.user = user
+        this = self.sealed(request, sent, life, tags, passed, [visit.data])
         for each in passed:
             verdict = self.model.dead(this.copy._replace(passed={each: passed[each]}), event - 1)
             self.check(not isinstance(verdict, str), f"{verdict}: it was regenerated")
@@ -997,7 +1012,7 @@ class Machine:
             passed[each] = what.event if known and what is not None else asked[-1] if asked else None
         full = visit.data
         less = {key: value for key, value in full.items() if key in visit.assigned}
-        unasked = not all(each.answered for each in request.calls)
+        unasked = request.degraded
         data = [full]
         if visit.standing == "lost" or switched:
             data = [less]
@@ -1009,13 +1024,14 @@ class Machine:
         life = self.model.life(user, True)
         life.browser, life.turn = request.browser, request.turn
         try:
-            this = self.sealed(request, sent, life, tags, passed, data)
+            this = self.sealed(request, sent, life, tags, passed, data, begins=True)
         except AssertionError as error:
             if data == [less] and str(error).startswith("3: "):
                 raise AssertionError(f"1: data live on in {life}") from None
             raise
-        verdict = self.model.dead(this.copy, event)
-        self.check(not isinstance(verdict, str), f"{verdict}: it was issued")
+        if not unasked:
+            verdict = self.model.dead(this.copy, event)
+            self.check(not isinstance(verdict, str), f"{verdict}: it was issued")
         at = what.at if what is not None else until
         ends = at + process.absolute_ms
         idle = process.idle_s
@@ -1023,8 +1039,6 @@ class Machine:
             self.check(this.copy.created == what.at, "4: a login is not of its call")
             ends = min(ends, at + (what.absolute_s or 1 << 20) * 1000)
             idle = min(idle, what.idle_s or UNLIMITED)
-            over = until - what.at >= idle * 1000 and idle != UNLIMITED
-            self.check(not over or not asked, "4: a login was over when it was issued")
         self._within(request, this, ends, idle, until)
         raised = [each for each in request.calls if each.method == "compare_and_raise" and each.answered and each.yes]
         if raised:
@@ -1051,7 +1065,7 @@ class Machine:
         asked = [each.event for each in request.calls if each.method == "lookup_now" and each.answered]
         life = self.model.life(None, False)
         passed: dict[str, int | None] = {EVERYTHING: asked[0] if asked else None}
-        this = self.sealed(request, sent, life, frozenset(), passed, [visit.data])
+        this = self.sealed(request, sent, life, frozenset(), passed, [visit.data], begins=True)
         self._within(request, this, until + process.absolute_ms, process.idle_s, until)
         return this
 
@@ -1094,7 +1108,7 @@ class Machine:
             return
         if not request.answer:
             return
-        before = self.living(browser)
+        before, turns = self.living(browser), browser.turn - request.turn
         deletes_only = [name for name, value, _ in request.answer if value is None]
         for name, value, max_age in request.answer:
             browser.put(name, value, max_age)
@@ -1105,9 +1119,8 @@ class Machine:
         if not before:
             return
         after = self.living(browser)
-        turns = browser.turn - request.turn
         for life, activity in before.items():
-            if turns > 4:
+            if turns >= 4:
                 self.counts["met: four logins while a response was on its way"] += 1
                 continue
             if life in after:
@@ -1115,6 +1128,7 @@ class Machine:
                 back = activity - after[life]
                 if request.extends and late >= 0 and not self._was_renewed(life, request, 1):
                     allowed = late + request.process.setup.renew_after_s * 1000
+                    allowed += self.world.clock.highest - self.world.clock.wall
                     self.check(back <= allowed, f"4: the activity of {life} went back by {back} ms")
                 continue
             if self._was_renewed(life, request, 2):

@@ -15,7 +15,7 @@ from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.seal import Unsealable, open_lease, open_session
 from wsgi_rollsession.token import FAIL_OPEN, TRANSIENT, UNASKED, Record, unpack
 
-from .model import Copy, Lease, Model, Setup
+from .model import EVERYTHING, Copy, Lease, Model, Setup
 
 #: Unix milliseconds. Times are multiples of 125 ms, which seconds as a float carry exactly.
 START = 4_000_000_000_000
@@ -233,6 +233,7 @@ class World:
         self.application = application
         self.lifetime_ms = 0
         self.store = self._new_store()
+        self.model.revoke(EVERYTHING, 0, self.clock.wall, "6: the store's beginning went unnoticed")
         self.clock.advance(20_000)
         self.wires = [Wire(self) for _ in setups]
         self.processes = [Process(self, setup, wire, application) for setup, wire in zip(setups, self.wires)]
