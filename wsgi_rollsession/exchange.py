@@ -384,7 +384,7 @@ class Exchange:
         site = self.site
         value = seal_session(site.ring, name, issued, token.pack(record))
         sent = Sent(name, value, None if record.flags & TRANSIENT else max((record.ends - now) // 1000, 0))
-        size = len(site.cookies.header(name, value, sent.max_age))
+        size = site.cookies.size(name, value, sent.max_age)
         if size > LIMIT:
             assert self.document is not None
             sizes = sorted(((len(encode(item)), key) for key, item in self.document.read().items()), reverse=True)

@@ -169,6 +169,12 @@ class Presented:
         #: Why it is not alive, or None.
         self.ended: Ended | None = None
 
+    def written(self, record: Record, issued: int, idle: int) -> Presented:
+        """The same session with the next version, sealed at *issued* (Unix ms) under the idle timeout *idle* (s)."""
+        everything, _, *tags = self.limits
+        opened = Opened(issued, idle, self.ends, record, self.keys, (everything, record.version, *tags))
+        return Presented(self.name, opened)
+
     @property
     def key(self) -> bytes:
         """The session's own fence."""

@@ -139,13 +139,13 @@ def _roll(exchange: Exchange, session: Presented, wants_roll: WantsRoll) -> None
         return
     if not wants_roll():
         return
-    record = session.record
+    record, confirmed = session.record, True
     try:
         numbers = site.store.lookup_now(session.keys)
     except StoreUnavailable:
         if exchange.without(Ask.ROLL, record) is Without.SKIP:
             return
-        numbers = site.store.last_known(session.keys)
+        confirmed, numbers = False, site.store.last_known(session.keys)
     ended = policy.refused(numbers, session.limits)
     if ended is not None:
         log.info("session %s not rolled: %s", record.id.hex(), ended)
@@ -159,7 +159,8 @@ def _roll(exchange: Exchange, session: Presented, wants_roll: WantsRoll) -> None
     left = None if record.flags & TRANSIENT else min((session.ends - now) // 1000, session.idle)
     exchange.settle(Sent(name, value, left))
     session.last_activity = now
-    _end_others(exchange, session)
+    if confirmed:
+        _end_others(exchange, session)
 
 
 def _end_others(exchange: Exchange, session: Presented) -> None:
@@ -179,15 +180,16 @@ def _end_others(exchange: Exchange, session: Presented) -> None:
             exchange.site.store.fence(fences(others), ENDED)
         except StoreUnavailable:
             return  # by the table, for Ask.OTHERS: the next roll tries again
-        exchange.logged_out(others)
+        for each in others:
+            each.ended = Ended.LOGGED_OUT
 
 
 def _ask_to_write(exchange: Exchange) -> Ask:
     return Ask.VERSIONED if exchange.site.settings.versioned else Ask.WRITE
 
 
-def _confirm(exchange: Exchange, ask: Ask) -> bool:
-    """Ask the fences, authoritatively, whether the session may be issued. False: nobody answered, and it may.
+def _confirm(exchange: Exchange, ask: Ask) -> Without | None:
+    """Ask the fences, authoritatively, whether the session may be issued. If nobody answered: how it may be.
 
     Raises:
         SessionConflict: a fence, or the clock, refuses it.
@@ -195,7 +197,7 @@ def _confirm(exchange: Exchange, ask: Ask) -> bool:
     """
     session, store = exchange.session, exchange.site.store
     assert session is not None
-    confirmed = True
+    without = None
     try:
         numbers = store.lookup_now(session.keys)
     except StoreUnavailable:
@@ -204,12 +206,11 @@ def _confirm(exchange: Exchange, ask: Ask) -> bool:
             if ask is Ask.SEND:
                 exchange.lose(session.ended or Ended.SUPERSEDED)
             raise
-        confirmed = without is Without.EXTEND
         numbers = store.last_known(session.keys)
     ended = policy.refused(numbers, session.limits) or session.expired(exchange.now())
     if ended is not None:
         exchange.conflict(ended)
-    return confirmed
+    return without
 
 
 def _begin(exchange: Exchange, data: bytes) -> None:
@@ -234,30 +235,29 @@ def _write(exchange: Exchange, data: bytes, wants_roll: WantsRoll | None) -> Non
         if session.is_login:
             return renew(exchange)
         version = token.next_epoch(record.version)  # nothing else tells the epochs of an anonymous session apart
-    extends = wants_roll is None or wants_roll()
-    settings = site.settings
-
-    def sealed() -> tuple[Sent, Presented]:
-        # What extends nothing keeps the last confirmed activity, and what limits it.
-        issued, idle = (now, min(record.idle, settings.idle_s)) if extends else (session.last_activity, session.idle)
-        following = successor.written(record, version, idle=idle, ends=session.ends, data=data)
-        return exchange.seal(session.name, following, issued, now), Presented(
-            session.name, site.opened(issued, following)
-        )
-
-    sent, following = sealed()
-    if settings.versioned:
+    # What extends nothing keeps the last confirmed activity, and what limits it.
+    unextended = session.last_activity, session.idle
+    extended = now, min(record.idle, site.settings.idle_s)
+    issued, idle = extended if wants_roll is None or wants_roll() else unextended
+    following = successor.written(record, version, idle=idle, ends=session.ends, data=data)
+    sent = exchange.seal(session.name, following, issued, now)
+    without = None
+    if site.settings.versioned:  # an outage is an error then, whatever the policy
         limits = tuple(zip(session.keys, session.limits))
         if not site.store.compare_and_raise(limits, ((session.key, version),)):
             exchange.conflict(exchange.find_out(session) or Ended.SUPERSEDED)
         if session.expired(exchange.now()):
             exchange.conflict(Ended.IDLE)
-    elif not _confirm(exchange, Ask.WRITE) and extends:
-        extends = False
-        sent, following = sealed()
+    else:
+        without = _confirm(exchange, Ask.WRITE)
+        if without is Without.LAST_KNOWN and issued != session.last_activity:
+            issued, idle = unextended
+            following = following._replace(idle=idle)
+            sent = exchange.seal(session.name, following, issued, now)
     exchange.settle(sent)
-    exchange.become(following)
-    _end_others(exchange, following)
+    exchange.become(session.written(following, issued, idle))
+    if without is None:
+        _end_others(exchange, session)
 
 
 def save(exchange: Exchange) -> None:
