@@ -53,6 +53,7 @@ class Exchange:
     def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
         self.site = site
         self.header = header
+        self._lock = Lock()
         #: What the response carries in any case: what has been done, by name, in the order in which it is sent.
         self.outbox = {each.name: each for each in carried} if carried else {}
 
@@ -60,8 +61,7 @@ class Exchange:
         """The data of the session that the request presents."""
         document = self.document
         if document is None:
-            # One lock for each request that loads its session; dict.setdefault is atomic.
-            with self.__dict__.setdefault("_lock", Lock()):
+            with self._lock:
                 document = self.document
                 if document is None:
                     document = self._find()
