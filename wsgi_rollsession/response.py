@@ -181,7 +181,8 @@ def _end_others(exchange: Exchange, session: Presented) -> None:
             exchange.site.store.fence(fences(others), ENDED)
         except StoreUnavailable:
             return  # by the table, for Ask.OTHERS: the next roll tries again
-        exchange.logged_out(others)
+        for each in others:
+            each.ended = Ended.LOGGED_OUT
 
 
 def _ask_to_write(exchange: Exchange) -> Ask:
