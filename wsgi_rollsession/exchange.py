@@ -48,7 +48,7 @@ class Exchange:
     _identity: tuple[str | None] | None = None  # who was logged in before the identity key was first changed
     _id: bytes | None = None  # of the session that begins then
     _arrival: Arrival | None = None
-    _pair: int | None = None  # the pair of slots used last; None: as presented
+    _pair: int | None = None  # the pair of slots that it has taken
 
     def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
         self.site = site
@@ -365,10 +365,11 @@ class Exchange:
 
     @property
     def next_pair(self) -> int:
-        """The pair of slots that a login takes."""
+        """The pair of slots that a login takes. A request takes one, whatever ends and begins in it."""
+        if self._pair is not None:
+            return self._pair
         opening = self.arrival.opening
-        used = opening.slot if self._pair is None else self._pair
-        return self.site.cookies.next_pair(used, opening.session_names)
+        return self.site.cookies.next_pair(opening.slot, opening.session_names)
 
     def advance_slot(self) -> None:
         """Let the pair that a login takes count as used."""
