@@ -28,8 +28,16 @@ log = logging.getLogger("wsgi_rollsession")
 WantsRoll = Callable[[], bool]
 
 
+def leaves_alone(exchange: Exchange) -> bool:
+    """Whether nobody has looked at the session, and the response need not carry anything. If so, it is decided."""
+    if exchange.document is not None or exchange.outbox or (not exchange.committed and _looks_due(exchange)):
+        return False
+    exchange.committed = True
+    return True
+
+
 def commit(exchange: Exchange, wants_roll: WantsRoll) -> list[Sent]:
-    """The cookies of the response. Called when it starts, and again if it starts over.
+    """The cookies of the response, unless ``leaves_alone``. Called when it starts, and again if it starts over.
 
     Args:
         wants_roll: asked only if the session is due to be rolled, or was written.
@@ -43,7 +51,7 @@ def commit(exchange: Exchange, wants_roll: WantsRoll) -> list[Sent]:
     if not exchange.committed:
         if exchange.document is not None:
             _decide(exchange, exchange.document, wants_roll)
-        elif _looks_due(exchange):
+        else:
             _roll_unread(exchange, wants_roll)
         exchange.committed = True
     return [*exchange.outbox.values()] if exchange.outbox else []
@@ -59,8 +67,8 @@ def _decide(exchange: Exchange, document: Document, wants_roll: WantsRoll) -> No
         else:
             _perform(exchange, act, data, wants_roll)
     except SessionConflict as error:
-        if act not in (Act.WRITE, Act.SEND, Act.DROP):
-            exchange.revert()
+        exchange.revert()
+        if act not in _DROPPED:
             raise
         session = exchange.session
         log.warning("session %s: a write was dropped: %s", session.record.id.hex() if session else "-", error)
@@ -92,6 +100,8 @@ def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | 
     exchange.done()
 
 
+#: What finds the session dead is not kept, and the log says so. Of others, a user has to be told.
+_DROPPED = frozenset((Act.WRITE, Act.SEND, Act.RENEW, Act.DROP))
 _LOGINS = {Act.LOGIN: log_in, Act.RENEW: renew, Act.LOGOUT: log_out}
 
 
@@ -102,11 +112,10 @@ def _looks_due(exchange: Exchange) -> bool:
     if not settings.rolls:
         return False
     time = site.cookies.last_time(header)
-    if not settings.renew_after_ms:  # then no time is fresh, but one of a clock that is ahead: _roll looks
-        return time != 0 or site.cookies.anonymous in header
-    now = exchange.now()
-    if now - settings.renew_after_ms < time <= now + CLOCK_TOLERANCE_MS:
-        return False  # as for most requests
+    if settings.renew_after_ms and time:  # without renew_after, _roll looks whether a clock is ahead
+        now = exchange.now()
+        if now - settings.renew_after_ms < time <= now + CLOCK_TOLERANCE_MS:
+            return False  # as for most requests
     return site.cookies.anonymous in header
 
 

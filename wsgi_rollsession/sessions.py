@@ -110,7 +110,9 @@ class Sessions:
             ``invalidate()`` and ``revoke_others()`` have done, and the next call, for an error page, sends that.
         """
         exchange = exchange_of(session)
-        sent = response.commit(exchange, lambda: self._wants_roll(headers, environ))
+        if response.leaves_alone(exchange):  # as for most requests
+            return headers if isinstance(headers, list) else list(headers)
+        sent = response.commit(exchange, lambda: self._wants_roll(status, headers, environ))
         if sent:
             cookies = self._site.cookies
             set_cookies = []
@@ -129,7 +131,7 @@ class Sessions:
     ) -> tuple[Headers, list[SetCookie]]:
         """As ``commit``, for frameworks with a cookie interface: headers without our cookies, and these in parts."""
         exchange = exchange_of(session)
-        sent = response.commit(exchange, lambda: self._wants_roll(headers, environ))
+        sent = response.commit(exchange, lambda: self._wants_roll(status, headers, environ))
         merged = caching.merged(
             headers, ("stand-in",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded
         )
@@ -140,8 +142,10 @@ class Sessions:
     def _is_lease(self, sent: Sequence[Sent]) -> bool:
         return len(sent) == 1 and sent[0].value is not None and sent[0].name.endswith("-lease")
 
-    def _wants_roll(self, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None) -> bool:
+    def _wants_roll(self, status: str, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None) -> bool:
         """Whether the response may extend the session."""
+        if status.startswith("304"):  # RFC 9111, 4.3.4: a cache puts its headers on the response that it has stored
+            return False
         if environ is not None and environ.get(ROLL) is False:
             return False
         settings = self.settings
