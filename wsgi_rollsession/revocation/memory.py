@@ -62,6 +62,15 @@ class MemoryRevocations:
             raise ConfigurationError(f"revocations: requires just memory://, received {url!r}")
         return cls(options)
 
+    @classmethod
+    def by_clock(cls, options: StoreOptions, clock: Callable[[], float]) -> MemoryRevocations:
+        """One whose time is that of *clock*, in Unix seconds: for tests. It must not go back."""
+
+        def milliseconds() -> int:
+            return int(clock() * 1000)
+
+        return cls(options, _clock=milliseconds, _monotonic=milliseconds)
+
     def lookup(self, keys: Sequence[bytes]) -> Sequence[int]:
         if has_stepped_back(self._clock(), self._latest_ms):
             with self._lock:
