@@ -160,18 +160,38 @@ class Browser:
 
     def get(self, path: str) -> Response:
         """Send a request, receive its response, and follow redirects as a browser does."""
-        response = self.send(path)
-        self.receive(response)
+        following: str | None = path
+        while following is not None:
+            response = self.send(following)
+            self.receive(response)
+            following = self._redirected(response)
+        return response
+
+    def get_at_once(self, path: str, tabs: int) -> None:
+        """Open *path* in several tabs at once: all are sent before the first answer arrives, and so are redirects."""
+        paths = [path] * tabs
+        while paths:
+            responses = [self.send(each) for each in paths]
+            for response in responses:
+                self.receive(response)
+            paths = [there for response in responses if (there := self._redirected(response)) is not None]
+
+    def _redirected(self, response: Response) -> str | None:
+        """Where the browser goes next on this server, be it by way of another origin; None if it stays."""
         while response.location is not None and 300 <= response.status < 400:
             there = urlsplit(response.location)
             path = f"{there.path or '/'}?{there.query}" if there.query else there.path or "/"
             port = there.port if there.hostname else None
             if port is None or port == getattr(self.server, "port", None):
-                response = self.send(path)
-                self.receive(response)
-            else:  # the OpenID provider: another origin, which gets none of these cookies
-                response = HTTPServer(port).request(path, {})
-        return response
+                return path
+            # The OpenID provider: another origin, which gets none of these cookies.
+            response = HTTPServer(port).request(path, {})
+        return None
+
+    @property
+    def header_bytes(self) -> int:
+        """The length of the ``Cookie`` header field as a server receives it, its name and line end included."""
+        return len(f"Cookie: {cookie_header(self.jar)}\r\n")
 
     def me(self) -> dict[str, Any]:
         """Who the server takes the holder of these cookies for; the browser itself does not change."""

@@ -147,7 +147,10 @@ class Bench:
 
 
 def floor_functions() -> dict[str, Callable[[], Any]]:
-    """The primitives that no sealed JSON cookie can do without, called bare: JSON, AES-GCM, base64, both ways."""
+    """The primitives that no sealed JSON cookie can do without, called bare: JSON, AES-GCM, base64, both ways.
+
+    A request that does not write needs one half only: reads and rolls are held against opening, writes against both.
+    """
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     cipher, nonce = AESGCM(bytes(32)), bytes(12)

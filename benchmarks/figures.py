@@ -42,8 +42,36 @@ def new_roll_overhead(data: Data, name: str) -> Spread:
     return overhead(data, name, f"roll/roll-new/{cost.SIZE}", f"bare/read-new/{cost.SIZE}")
 
 
-def floor(data: Data) -> Spread:
-    return Spread(tuple(data["cost"]["times"][cost.FLOOR]["both"]))
+#: A half of the floor, or all of it -> how it is spoken of.
+UNITS = {"open": "opening", "both": "opening and sealing"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a request does, and what at least it has to do: its cases in ``cost``, and a key of ``UNITS``."""
+
+    case: str
+    bare: str
+    unit: str = "open"
+
+
+WORK = {
+    "untouched": Work(f"still/untouched/{cost.SIZE}", f"bare/untouched/{cost.SIZE}"),
+    "read": Work(f"still/read/{cost.SIZE}", f"bare/read/{cost.SIZE}"),
+    "read + roll": Work(f"roll/roll/{cost.SIZE}", f"bare/read/{cost.SIZE}"),
+    "write": Work(f"still/write/{cost.SIZE}", f"bare/write/{cost.SIZE}", "both"),
+    "read, new cookie": Work(f"still/read-new/{cost.SIZE}", f"bare/read-new/{cost.SIZE}"),
+    "read + roll, new cookie": Work(f"roll/roll-new/{cost.SIZE}", f"bare/read-new/{cost.SIZE}"),
+}
+
+
+def floor(data: Data, unit: str) -> Spread:
+    return Spread(tuple(data["cost"]["times"][cost.FLOOR][unit]))
+
+
+def units(data: Data, name: str, work: Work) -> Spread:
+    """What the work costs over the bare application, in units of what it has to do at least."""
+    return ratio(overhead(data, name, work.case, work.bare), floor(data, work.unit))
 
 
 def ratio(one: Spread, other: Spread) -> Spread:
@@ -57,9 +85,11 @@ def counted(data: Data, name: str, case: str, bare: str) -> float | None:
     return found[case] - found[bare] if found and case in found and bare in found else None
 
 
-def instruction_floor(data: Data) -> float | None:
+def instruction_units(data: Data, name: str, work: Work) -> float | None:
+    """The same in instructions."""
     found = data.get("instructions", {}).get("contenders", {}).get(cost.FLOOR)
-    return found["both"] if found else None
+    number = counted(data, name, work.case, work.bare)
+    return number / found[work.unit] if number and found else None
 
 
 def e2e_ratio(rounds: Sequence[dict[str, Any]], what: str = "rate") -> Spread:

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt  # noqa: E402  the backend comes first
 
 from . import cost  # noqa: E402
 from .contenders import contenders  # noqa: E402
-from .figures import e2e_ratio, floor, is_ours, roll_overhead, spoken  # noqa: E402
+from .figures import UNITS, e2e_ratio, floor, is_ours, roll_overhead, spoken  # noqa: E402
 from .race import SCENARIOS, holds  # noqa: E402
 
 OURS, PEER, GOOD, BAD, MIXED = "#0b6e4f", "#9aa5b1", "#bfe3d0", "#f2b8b5", "#fbe3a3"
@@ -32,7 +32,7 @@ def draw(data: dict[str, Any], directory: Path) -> None:
 def race(data: dict[str, Any]) -> Any:
     rows = [each for each in data["race"]["contenders"].values() if "table" in each]
     columns = list(SCENARIOS)
-    figure, axes = plt.subplots(figsize=(11, 0.27 * len(rows) + 1.2))
+    figure, axes = plt.subplots(figsize=(0.85 * len(columns), 0.27 * len(rows) + 1.2))
     for y, each in enumerate(rows):
         for x, name in enumerate(columns):
             outcomes = each["table"][name]
@@ -78,8 +78,10 @@ def costs(data: dict[str, Any]) -> Any:
     figure, axes = plt.subplots(figsize=(9, 0.32 * len(rows) + 1))
     bars(axes, rows)
     axes.set_xscale("log")
-    axes.axvline(floor(data).middle * 1e6, color="black", linewidth=0.8, linestyle=":")
-    axes.set_xlabel(f"µs over the bare application, read + roll, {cost.SIZE} bytes (log scale; dotted: the floor)")
+    for unit in UNITS:
+        axes.axvline(floor(data, unit).middle * 1e6, color="black", linewidth=0.8, linestyle=":")
+    dotted = "; ".join(UNITS.values())
+    axes.set_xlabel(f"µs over the bare application, read + roll, {cost.SIZE} bytes (log scale; dotted: {dotted})")
     return figure
 
 

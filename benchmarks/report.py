@@ -10,6 +10,8 @@ from typing import Any
 from . import capacity, cost
 from .contenders import contenders
 from .figures import (
+    UNITS,
+    WORK,
     Data,
     Spread,
     counted,
@@ -22,8 +24,9 @@ from .figures import (
     ratio,
     roll_overhead,
     spoken,
+    units,
 )
-from .race import SCENARIOS, holds
+from .race import LONGEST_FIELD, SCENARIOS, SIZE, TABS, holds
 from .scale import slope
 from .targets import Target, targets
 
@@ -66,10 +69,20 @@ which the request in flight also writes.
 - **S3** replay: the cookies copied before the logout are sent after it.
 - **S4** lost login: a request blocks; logout; login as bob; its response arrives. Who is the user?
 - **S5** stale overwrite: a request blocks; another stores `cart`; its response arrives. Is the cart kept? With `w`,
-  both write: without `strict` the last to arrive wins, which is no defect of a session that has no versions.
+  both write: without `versioned` the last to arrive wins, which is no defect of a session that has no versions.
 - **S6** store interleaving: a logout lands between the session layer's check and its write (here: its answer).
 - **S7** late: a request is answered before the logout, but its response arrives after bob's login.
 - **S8** queued: a request sent before the logout is processed after it, and its response arrives after bob's login.
+- **S9** elevation: a request that changes its session's privileges, by the means that the contender documents for that
+  (a new session id, where it has one), is in flight; logout, with the cookies from before, completes; its response
+  arrives. Logged in again? In S9a the request is held before it changes its session, in S9b after that; in S9c it is
+  answered before the logout. `record back`: the browser is not, but a copy of the cookies, the response's included,
+  works.
+- **S10** logins in parallel: a browser restores {TABS} tabs, and each logs in, to {SIZE:,} bytes of session as JSON.
+  All are sent with the same cookies, and all are answered. Is the next request answered as logged in? `too large`: its
+  `Cookie` field exceeds {LONGEST_FIELD:,} bytes, so that servers refuse it.
+- **S11** S3 once more, with the logout that the contender's own documentation shows, from a session that holds a cart
+  too. (S1 to S10 are played with the most thorough one that it offers.)
 
 ![The race table](benchmarks/race.svg)
 
@@ -93,26 +106,18 @@ def cost_section(data: Data) -> str:
     times, facts = data["cost"]["times"], data["cost"]["facts"]
     names = [name for name in times if name != cost.FLOOR]
     size = cost.SIZE
-    unit = floor(data)
-    base = times[cost.FLOOR]
-    rounds = len(unit.values)
-    cases = {
-        "untouched": (f"still/untouched/{size}", f"bare/untouched/{size}"),
-        "read": (f"still/read/{size}", f"bare/read/{size}"),
-        "read + roll": (f"roll/roll/{size}", f"bare/read/{size}"),
-        "write": (f"still/write/{size}", f"bare/write/{size}"),
-        "login": (f"still/login/{size}", f"bare/login/{size}"),
-    }
-    new = {
-        "read": (f"still/read-new/{size}", f"bare/read-new/{size}"),
-        "read + roll": (f"roll/roll-new/{size}", f"bare/read-new/{size}"),
-    }
+    opening, sealing, both = (floor(data, half) for half in ("open", "seal", "both"))
+    rounds = len(both.values)
+    usual = {what: work for what, work in WORK.items() if "new" not in what}
+    cases = {what: (work.case, work.bare) for what, work in usual.items()}
+    cases["login"] = (f"still/login/{size}", f"bare/login/{size}")
+    new = {what: work for what, work in WORK.items() if "new" in what}
     rows = []
     for name in names:
         row = [named(name)] + [microseconds(overhead(data, name, *case)) for case in cases.values()]
-        both = overhead(data, name, f"still/login+logout/{size}", f"bare/login+logout/{size}")
+        with_logout = overhead(data, name, f"still/login+logout/{size}", f"bare/login+logout/{size}")
         alone = overhead(data, name, f"still/login/{size}", f"bare/login/{size}")
-        row.append(microseconds(Spread(tuple(a - b for a, b in zip(both.values, alone.values)))))
+        row.append(microseconds(Spread(tuple(a - b for a, b in zip(with_logout.values, alone.values)))))
         rows.append(row)
     ours = "rollsession-sqlite" if "rollsession-sqlite" in times else next(n for n in names if contenders()[n].ours)
     text = f"""## Cost per request
@@ -125,8 +130,8 @@ application does not look at the session.
 *Read*: no roll is due. *Read + roll*: the response extends the session. *Logout*: a login and its logout, less a login.
 
 **The floor** is what no sealed JSON cookie can do without, called bare: stdlib JSON, AES-GCM, base64 of a
-{cost.FLOOR_SIZE}-byte session. Here: open {microseconds(Spread(tuple(base["open"])))}, seal
-{microseconds(Spread(tuple(base["seal"])))}, both {microseconds(unit)} µs.
+{cost.FLOOR_SIZE}-byte session. Here: opening {microseconds(opening)}, sealing {microseconds(sealing)}, both
+{microseconds(both)} µs.
 
 ![Overhead of a request that rolls](benchmarks/cost.svg)
 
@@ -140,16 +145,23 @@ the process. One whose cookie is new to it ({cost.CROWD:,} visitors in turn, whi
     rows = []
     for name in names:
         if f"roll/roll-new/{size}" in times[name]:
-            rows.append([named(name)] + [microseconds(overhead(data, name, *case)) for case in new.values()])
-    text += table(["µs over bare, new cookie", *new], rows)
-    text += "\nAs ratios to this project with SQLite and to the floor, and the bytes of `Set-Cookie`:\n\n"
+            rows.append(
+                [named(name)] + [microseconds(overhead(data, name, work.case, work.bare)) for work in new.values()]
+            )
+    text += table(["µs over bare", *new], rows)
+    text += f"""
+In units of what the request has to do at least: who does not write needs to open, who writes needs to open and to seal.
+
+{units_table(data, names)}
+Read + roll as a ratio to this project with SQLite, and the bytes of `Set-Cookie`:
+
+"""
     rows = []
     for name in names:
         against = ratio(roll_overhead(data, name), roll_overhead(data, ours)).text(".1f")
-        units = ratio(roll_overhead(data, name), unit).text(".1f")
         sent = [facts[name][kind].get(str(size), "does not fit") for kind in ("roll_bytes", "write_bytes")]
-        rows.append([named(name), against, units, *sent])
-    text += table(["read + roll", f"of {ours}", "of the floor", "roll bytes", "write bytes"], rows)
+        rows.append([named(name), against, *sent])
+    text += table(["", f"read + roll, of {ours}", "roll bytes", "write bytes"], rows)
     sizes = sorted({int(case.rpartition("/")[2]) for case in times[ours] if case.startswith("roll/")})
     if len(sizes) > 1:
         text += "\nBy the size of the session, read + roll in µs over bare, and roll bytes:\n\n"
@@ -173,9 +185,18 @@ with the headers of a response.
         rows = []
         for name, seconds in data["cost"]["steps"].items():
             step = Spread(tuple(seconds))
-            rows.append([name, microseconds(step), ratio(step, unit).text()])
-        text += table(["", "µs", "of the floor"], rows)
+            rows.append([name, microseconds(step), ratio(step, opening).text(), ratio(step, both).text()])
+        text += table(["", "µs", *(f"of {unit}" for unit in UNITS.values())], rows)
     return text
+
+
+def units_table(data: Data, names: Sequence[str]) -> str:
+    cases = data["cost"]["times"]
+    rows = []
+    for name in names:
+        cells = [units(data, name, work).text() if work.case in cases[name] else "" for work in WORK.values()]
+        rows.append([named(name), *cells])
+    return table(["", *(f"{what}, of {UNITS[work.unit]}" for what, work in WORK.items())], rows)
 
 
 def instructions_section(data: Data) -> str:
@@ -188,24 +209,16 @@ bare application, in thousands. Redis and the kernel do their part outside of it
 here than it is. The follower is left out: its thread works by the clock and not by the request.
 
 """
-    size = cost.SIZE
-    cases = {
-        "untouched": (f"still/untouched/{size}", f"bare/untouched/{size}"),
-        "read": (f"still/read/{size}", f"bare/read/{size}"),
-        "read + roll": (f"roll/roll/{size}", f"bare/read/{size}"),
-        "write": (f"still/write/{size}", f"bare/write/{size}"),
-        "read, new cookie": (f"still/read-new/{size}", f"bare/read-new/{size}"),
-        "read + roll, new cookie": (f"roll/roll-new/{size}", f"bare/read-new/{size}"),
-    }
     rows = []
     for name in found["contenders"]:
         if name == cost.FLOOR:
             continue
-        values = [counted(data, name, *case) for case in cases.values()]
+        values = [counted(data, name, work.case, work.bare) for work in WORK.values()]
         rows.append([named(name), *("" if value is None else f"{value / 1000:.0f}" for value in values)])
     base = found["contenders"][cost.FLOOR]
-    text += table(["thousand instructions", *cases], rows)
-    parts = ", ".join(f"{part} {base[part] / 1000:.0f}" for part in ("open", "seal", "both"))
+    text += table(["thousand instructions", *WORK], rows)
+    halves = {"open": "opening", "seal": "sealing", "both": "both"}
+    parts = ", ".join(f"{spoken_of} {base[half] / 1000:.0f}" for half, spoken_of in halves.items())
     return f"{text}\nThe floor: {parts}.\n"
 
 

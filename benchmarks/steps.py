@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from .contenders import contenders
+from .contenders.rollsession import CLOCKS
 from .cost import SIZE, Bench
 
 
@@ -22,8 +23,9 @@ def functions() -> dict[str, Callable[[], Any]]:
     from wsgi_rollsession.presented import Presented
 
     bench = Bench(contenders()["rollsession-sqlite"], "", (SIZE,), 1)
-    context = bench.applications["still"]._context
-    header, now = bench.environs["still", "read", SIZE]["HTTP_COOKIE"], int(context.clock() * 1000)
+    application = bench.applications["still"]
+    context, clock = application.sessions, CLOCKS[id(application)]
+    header, now = bench.environs["still", "read", SIZE]["HTTP_COOKIE"], int(clock() * 1000)
     sessions, leases = context.cookies.parse(header)
     ((name, value),) = sessions
     lease_value = leases[name]
@@ -36,7 +38,7 @@ def functions() -> dict[str, Callable[[], Any]]:
     cookie = context.cookies.set(lease_name, lease_value, 3600)
     given = [("Content-Type", "application/json"), ("Content-Length", "17")]
     return {
-        "objects of the request": lambda: Exchange(context, header, int(context.clock() * 1000)),
+        "objects of the request": lambda: Exchange(context, header, int(clock() * 1000)),
         "find a fresh stamp": exchange._looks_due,
         "take the header apart": lambda: context.cookies.parse(header),
         "recall what was opened": lambda: Presented(context, name, value, lease_value, now),

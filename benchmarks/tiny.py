@@ -1,7 +1,8 @@
 """The application that every contender serves, and the gates that hold a request where a scenario needs it.
 
-Paths: ``/untouched`` ``/read`` ``/me`` ``/write?k=&v=`` ``/login?user=&size=`` ``/logout``. With ``gate=1`` in the
-query the request reads its session, then waits in the handler until the harness lets it go on.
+Paths: ``/untouched`` ``/read`` ``/me`` ``/write?k=&v=`` ``/login?user=&size=`` ``/elevate`` ``/logout`` ``/leave``.
+With ``gate=1`` in the query the request reads its session, then waits in the handler until the harness lets it go on;
+``/elevate?gate=after`` waits when it has changed its session.
 """
 
 from __future__ import annotations
@@ -85,8 +86,17 @@ class Visit(Protocol):
     def renew(self, user: str) -> None:
         """What the contender documents for the moment of a login, before the user is stored."""
 
+    def elevate(self) -> None:
+        """What the contender documents for a change of privileges, before the role is stored: the user and data stay.
+
+        Nothing where a session has no id to cycle: storing the role issues a new cookie.
+        """
+
     def end(self) -> None:
-        """What the contender documents for a logout."""
+        """The most thorough logout that the contender offers: what S1 to S10 are played with."""
+
+    def leave(self) -> None:
+        """The logout that the contender's documentation shows."""
 
 
 class BareVisit:
@@ -98,7 +108,13 @@ class BareVisit:
     def renew(self, user: str) -> None:
         pass
 
+    def elevate(self) -> None:
+        pass
+
     def end(self) -> None:
+        self.session.clear()
+
+    def leave(self) -> None:
         self.session.clear()
 
 
@@ -131,15 +147,27 @@ def act(path: str, query_string: str, visit: Visit, gates: Gates) -> bytes:
     elif path == "/logout":
         visit.end()
         return b"{}"
-    user = session.get("user")
-    if "gate" in query:
+    elif path == "/leave":
+        visit.leave()
+        return b"{}"
+    user, gate = session.get("user"), query.get("gate")
+    if path == "/elevate" and gate == "after":
+        elevate(visit)
+    if gate is not None:
         gates.enter("handler")
+    if path == "/elevate" and gate != "after":
+        elevate(visit)
     if path == "/write":
         session[query["k"]] = query["v"]
     if path == "/me":
         gates.saw = user
         return json.dumps({"user": user, "cart": session.get("cart")}).encode()
     return json.dumps({"user": user}).encode()
+
+
+def elevate(visit: Visit) -> None:
+    visit.elevate()
+    visit.session["role"] = "admin"
 
 
 def plain_app(open_visit: Callable[[dict[str, Any]], Visit], gates: Gates) -> Callable[..., list[bytes]]:

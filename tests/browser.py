@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 from wsgi_rollsession import RollSession, Session, generate_key
 from wsgi_rollsession.middleware import SESSION
-from wsgi_rollsession.revocation import StoreOptions
+from wsgi_rollsession.revocation import Revocations, StoreOptions
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 
 Handler = Callable[[Session], Any]
@@ -25,6 +24,7 @@ class Clock:
 
     def __init__(self, now: float = START) -> None:
         self.now = now
+        self._stepped = 0.0
 
     def __call__(self) -> float:
         return self.now
@@ -32,6 +32,15 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds
+
+    def step(self, seconds: float) -> None:
+        """Set the clock: no time passes."""
+        self.now += seconds
+        self._stepped += seconds
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that nobody sets."""
+        return self.now - self._stepped
 
 
 class Answer:
@@ -63,16 +72,30 @@ class Browser:
         self.application = application
         self.clock = clock or Clock()
         self.jar: dict[str, tuple[str, float | None, str]] = {}  # value, expiry, attributes
+        self.partition: dict[
+            str, tuple[str, float | None, str]
+        ] = {}  # those that are Partitioned: others, to a browser
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies that would be sent."""
+        """The cookies that would be sent, by name."""
+        return dict(self._sent())
+
+    def _sent(self) -> list[tuple[str, str]]:
         now = self.clock()
-        return {name: value for name, (value, expires, _) in self.jar.items() if expires is None or expires > now}
+        kept = [*self.jar.items(), *self.partition.items()]
+        return [(name, value) for name, (value, expires, _) in kept if expires is None or expires > now]
 
     def header(self) -> str:
         """The Cookie header."""
-        return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        return "; ".join(f"{name}={value}" for name, value in self._sent())
+
+    def copied(self) -> Browser:
+        """One that holds what this one holds now, and keeps it whatever Max-Age says: a thief's."""
+        thief = Browser(self.application, self.clock)
+        thief.jar = {name: (value, None, rest) for name, (value, _, rest) in self.jar.items()}
+        thief.partition = {name: (value, None, rest) for name, (value, _, rest) in self.partition.items()}
+        return thief
 
     def call(self, handler: Handler, *, header: str | None = None, **environ: Any) -> Answer:
         """Send a request whose answer has not arrived yet."""
@@ -89,12 +112,13 @@ class Browser:
                 assert not any(each.startswith("domain=") for each in lowered), cookie
             age = next((int(each[8:]) for each in lowered if each.startswith("max-age=")), None)
             rest = "; ".join(each for each in attributes if not each.lower().startswith("max-age="))
+            jar = self.partition if "partitioned" in lowered else self.jar
             if age is not None and age <= 0:
-                if name in self.jar:
-                    assert self.jar[name][2] == rest, "a deletion repeats the attributes"
-                    del self.jar[name]
+                if name in jar:
+                    assert jar[name][2] == rest, "a deletion repeats the attributes"
+                    del jar[name]
             else:
-                self.jar[name] = (value, None if age is None else self.clock() + age, rest)
+                jar[name] = (value, None if age is None else self.clock() + age, rest)
         return answer
 
     def do(self, handler: Handler, **environ: Any) -> Any:
@@ -162,29 +186,49 @@ def with_error_page(error: type[Exception], status: str) -> Callable[..., list[b
 
 
 def wrap(clock: Clock | None = None, application: Any = dispatch, **options: Any) -> RollSession:
-    """The filter around an application, at a clock of the test's."""
+    """The filter around an application, at a clock of the test's.
+
+    ``revocations`` may be a URL, a callable that opens a store, or a store that the test has made. Without it, it is a
+    store in memory that began long ago, at the same clock.
+    """
     options.setdefault("keys", KEY)
-    store = options.setdefault("revocations", "memory://")
-    if isinstance(store, str):
-        wrapped = RollSession(application, **options)
-    else:  # one that a test has made, with a clock of its own or so
-        with patch("wsgi_rollsession.middleware.open_store", lambda url, store_options: store):
-            wrapped = RollSession(application, **{**options, "revocations": "memory://"})
+    store = options.pop("revocations", "memory://")
     if clock is not None:
-        wrapped._context.clock = clock
-        if hasattr(wrapped.revocations, "_clock"):
-            wrapped.revocations._clock = lambda: int(clock() * 1000)
-    return wrapped
+        options.setdefault("clock", clock)
+        if store == "memory://":
+            store = _running_for_long(clock)
+    if not isinstance(store, str) and not callable(store):
+        made: Revocations = store
+
+        def store(_: StoreOptions) -> Revocations:
+            return made
+
+    return RollSession(application, revocations=store, **options)
 
 
 def memory(clock: Clock, lifetime_s: float = 0) -> MemoryRevocations:
     """An empty store, whose clocks are the test's."""
+    return MemoryRevocations(
+        StoreOptions(lifetime_ms=int(lifetime_s * 1000)),
+        _clock=lambda: int(clock() * 1000),
+        _monotonic=lambda: int(clock.monotonic() * 1000),
+    )
 
-    def milliseconds() -> int:
-        return int(clock() * 1000)
 
-    options = StoreOptions(lifetime_ms=int(lifetime_s * 1000))
-    return MemoryRevocations(options, _clock=milliseconds, _monotonic=milliseconds)
+def _running_for_long(clock: Clock) -> Callable[[StoreOptions], MemoryRevocations]:
+    """A store that has lost nothing in living memory: it accepts what was begun before the test."""
+
+    def opened(options: StoreOptions) -> MemoryRevocations:
+        running = False
+        store = MemoryRevocations(
+            options,
+            _clock=lambda: int(clock() * 1000) if running else 0,
+            _monotonic=lambda: int(clock.monotonic() * 1000) if running else 0,
+        )
+        running = True
+        return store
+
+    return opened
 
 
 def announce(store: MemoryRevocations, application: RollSession) -> int:

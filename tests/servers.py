@@ -493,3 +493,11 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
     redis_server.command("FLUSHALL")
     with running(Proxy(redis_server.port)) as one:
         yield one
+
+
+def kept_in_redis(store: Any, key: bytes) -> float:
+    """Until when a store's server keeps a fence, by its clock, in milliseconds."""
+    shards = store._shards
+    (shard,) = shards.group([key], everywhere=False)
+    ((until,), _) = shards.link.exchange(shard, [("PEXPIRETIME", shards.names[shard].base + key)], retry=True)
+    return float(until)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from http.cookies import SimpleCookie
+from secrets import token_hex
 from typing import Any
 
 import pytest
 
-from benchmarks import capacity, e2e, figures, race, scale, steps, targets
+from benchmarks import capacity, cost, e2e, figures, race, scale, steps, targets
 from benchmarks.browser import Browser, Flight, Response, WSGIServer, parse_set_cookie
 from benchmarks.contenders import Contender, contenders
 from benchmarks.tiny import BareVisit, Gates, Lab, act, plain_app
@@ -69,23 +71,44 @@ class NaiveVisit:
     """A session that is the cookie, sent again with every response: what the whole project is about."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
-        cookie = SimpleCookie(environ.get("HTTP_COOKIE", ""))
-        self.had = "s" in cookie
-        self.session: dict[str, Any] = json.loads(bytes.fromhex(cookie["s"].value)) if self.had else {}
+        cookies = SimpleCookie(environ.get("HTTP_COOKIE", ""))
+        self.had, self.name = bool(cookies), next(iter(cookies), "s")
+        self.session: dict[str, Any] = json.loads(bytes.fromhex(cookies[self.name].value)) if self.had else {}
 
     def renew(self, user: str) -> None:
         self.session.clear()
 
+    def elevate(self) -> None:
+        pass
+
     def end(self) -> None:
         self.session.clear()
 
+    def leave(self) -> None:
+        self.session.pop("user", None)
+
     def set_cookie(self) -> str:
-        return f"s={json.dumps(self.session).encode().hex()}" if self.session else "s=; Max-Age=0"
+        value = f"{json.dumps(self.session).encode().hex()}" if self.session else "; Max-Age=0"
+        return f"{self.name}={value}"
 
 
-def naive(lab: Lab) -> Any:
+class PilingVisit(NaiveVisit):
+    """A cookie name of its own for each login."""
+
+    def renew(self, user: str) -> None:
+        self.name = f"s{token_hex(8)}"
+
+
+class ForgetfulVisit(NaiveVisit):
+    """A change of privileges that logs out."""
+
+    def elevate(self) -> None:
+        self.session.clear()
+
+
+def naive(lab: Lab, kind: type[NaiveVisit] = NaiveVisit) -> Any:
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        visit = NaiveVisit(environ)
+        visit = kind(environ)
         body = act(environ["PATH_INFO"], environ["QUERY_STRING"], visit, lab.gates)
         start_response("200 OK", [("Set-Cookie", visit.set_cookie())] if visit.session or visit.had else [])
         return [body]
@@ -116,12 +139,64 @@ def test_the_race_table_shows_what_a_re_sent_cookie_loses(monkeypatch: pytest.Mo
         "S7 late, write": ["old user"],
         "S8 queued, read": ["old user"],
         "S8 queued, write": ["old user"],
+        "S9a elevation, held before it": ["resurrected"],
+        "S9b elevation, held after it": ["resurrected"],
+        "S9c elevation, answered": ["resurrected"],
+        "S10 logins in parallel": ["answered"],
+        "S11 documented logout, replay": ["accepted"],
     }
     assert all(sum(outcomes.values()) == 2 for outcomes in table.values())
 
 
+def test_cookies_that_pile_up_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logins in parallel that each take a name of their own make a header that servers do not take."""
+    table = played(Contender("piling", "piling", "", lambda lab: naive(lab, PilingVisit)), monkeypatch, 1)
+    assert table["S10 logins in parallel"] == {"too large": 1}
+    assert not race.holds("S10 logins in parallel", "too large")
+
+
+def test_a_contender_that_loses_its_user_by_itself_is_not_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is logged in after its race, but not because a logout held."""
+    with pytest.raises(RuntimeError, match="elevate"):
+        played(Contender("forgetful", "forgetful", "", lambda lab: naive(lab, ForgetfulVisit)), monkeypatch, 1)
+
+
+@pytest.mark.parametrize(("gate", "role"), [("before", None), ("after", "admin")])
+def test_an_elevation_is_held_on_either_side_of_its_change(gate: str, role: str | None) -> None:
+    """The two variants of S9 differ in whether the session has changed when the logout comes."""
+    gates, visit = Gates(), BareVisit()
+    gates.arm("handler")
+    request = threading.Thread(target=act, args=("/elevate", f"gate={gate}", visit, gates))
+    request.start()
+    assert gates.entered("handler", 10)
+    assert visit.session.get("role") == role
+    gates.release("handler")
+    request.join(10)
+    assert visit.session == {"role": "admin"}
+
+
+def test_tabs_are_sent_before_any_answer_arrives() -> None:
+    """All tabs present the same cookies, on the way through a redirect too."""
+    presented: list[str] = []
+
+    def counting(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        presented.append(environ.get("HTTP_COOKIE", ""))
+        start_response("200 OK", [("Set-Cookie", f"n={len(presented)}")])
+        return [b""]
+
+    class Redirecting(WSGIServer):
+        def request(self, path: str, cookies: dict[str, str]) -> Response:
+            return replace(super().request(path, cookies), status=302, location="/there" if path == "/here" else None)
+
+    browser = Browser(Redirecting(counting, Gates()))
+    browser.get_at_once("/here", 2)
+    assert presented == ["", "", "n=2", "n=2"]
+    assert browser.jar == {"n": "4"}
+    assert browser.header_bytes == len("Cookie: n=4\r\n")
+
+
 def test_the_race_table_holds_for_this_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every row that the report counts holds in the isolated layout."""
+    """Every row that the report counts holds."""
     table = played(contenders()["rollsession-memory"], monkeypatch)
     for scenario, outcomes in table.items():
         assert targets.must_hold_everywhere("rollsession-memory", scenario, outcomes), (scenario, outcomes)
@@ -170,6 +245,27 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert found.values == (0.5, 0.5)
     assert found.text() == "0.50"
     assert figures.Spread((1.0, 3.0, 2.0)).text(".0f") == "2 (1 to 3)"
+
+
+def test_who_does_not_write_is_held_against_opening_alone() -> None:
+    """The halves of the floor are units of their own, in microseconds as in instructions."""
+    for what, unit, expected in (("read", "opening", 3.0), ("write", "opening and sealing", 2.0)):
+        work = figures.WORK[what]
+        measured = {work.case: 10, work.bare: 4}
+        floor = {"open": 2, "seal": 1, "both": 3}
+        data = {
+            "cost": {"times": {name: listed(each) for name, each in (("ours", measured), (cost.FLOOR, floor))}},
+            "instructions": {"contenders": {"ours": measured, cost.FLOOR: floor}},
+        }
+        assert figures.units(data, "ours", work).values == (expected,)
+        assert figures.instruction_units(data, "ours", work) == expected
+        target = targets.unit_target(data, "ours", what, 2.5)
+        assert target.what.endswith(f"in units of {unit}")
+        assert target.reached is (expected <= 2.5)
+
+
+def listed(values: dict[str, int]) -> dict[str, list[float]]:
+    return {name: [float(value)] for name, value in values.items()}
 
 
 def test_the_model_is_linear_and_names_what_breaks_first() -> None:

@@ -126,7 +126,7 @@ def only_the_chosen(self: Exchange) -> list[bytes]:
 def regenerate_and_leave(self: Exchange, *arguments: Any) -> None:
     with (
         mock.patch.object(self, "_everyone", list),
-        mock.patch.object(self._context.store, "advance", return_value=True),
+        mock.patch.object(self._context.store, "compare_and_raise", return_value=True),
     ):
         _regenerate(self, *arguments)
 
@@ -356,7 +356,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     # Versions
     "strict writes do not take turns": Mutant(
-        replace(MemoryRevocations, "advance", lambda self, key, current, new: True),
+        replace(MemoryRevocations, "compare_and_raise", lambda self, limits, raises: True),
         [
             Row("S5 stale overwrite", "write", None, {"strict": True}),
             Test(invariants.test_invariant_3_strict_refuses_old_copies, "rolled back"),

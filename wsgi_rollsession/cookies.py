@@ -42,6 +42,14 @@ class SetCookie(NamedTuple):
     partitioned: bool
 
 
+class Sent(NamedTuple):
+    """A cookie that a response carries: its value, None to delete it; and its Max-Age in seconds, None for none."""
+
+    name: str
+    value: str | None
+    max_age: int | None
+
+
 class Found(NamedTuple):
     """What a Cookie header holds of ours: session and lease cookies as (name, value), in its order, and the slot."""
 
@@ -166,6 +174,10 @@ class Cookies:
         if max_age is None:
             return f"{name}={value}{self._attributes}"
         return f"{name}={value}; Max-Age={max_age if max_age < LONGEST_S else LONGEST_S}{self._attributes}"
+
+    def size(self, name: str, value: str, max_age: int | None) -> int:
+        """The length of ``header``, in bytes."""
+        return len(name) + len(value) + len(self.header("", "", max_age))
 
     def deletions(self, name: str) -> list[str]:
         """The Set-Cookie values that make a browser forget *name*."""

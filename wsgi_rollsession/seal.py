@@ -1,5 +1,5 @@
-"""Cookie values <-> authenticated bytes. But for ``unauthenticated_time``, and the version and key id that say how to open a value,
-nothing is read before it is authenticated.
+"""Cookie values <-> authenticated bytes. Nothing is read before it is authenticated, but the version and key id, which
+say how to open a value, and ``unauthenticated_time``.
 
     session = b64u( 0x01 | key id 4 | issued u48 | nonce 24 | XAES-256-GCM(plaintext) )
     lease   = b64u( 0x01 | key id 4 | renewed u48 | idle u32 | version u32 | HMAC-SHA-256 truncated to 17 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from datetime import datetime, timezone
 from typing import Any
 
+from . import logins, response
 from .document import check
 from .errors import SessionValueError
 from .exchange import Exchange
@@ -112,7 +113,7 @@ class Session(MutableMapping[str, Any]):
     def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
 
-    def __ior__(self, other: Mapping[str, Any]) -> Session:  # type: ignore[misc]  # as dict has it
+    def __ior__(self, other: Mapping[str, Any]) -> Session:
         self.update(other)
         return self
 
@@ -136,23 +137,23 @@ class Session(MutableMapping[str, Any]):
     @property
     def version(self) -> int:
         """A number that grows with each write and each ``regenerate()``. 0: nothing was sealed yet."""
-        alive = self._exchange.alive
-        return 0 if alive is None else alive.record.version
+        current = self._exchange.current
+        return 0 if current is None else current.record.version
 
     @property
     def tags(self) -> Tags:
         """The tags of the last ``regenerate(tags=…)``, and that of the identity."""
-        alive, asked = self._exchange.alive, self._exchange.regeneration
+        current, asked = self._exchange.current, self._exchange.regeneration
         if asked is not None and asked.tags is not None:
             return Tags(asked.tags)
-        return Tags(() if alive is None else alive.record.tags)
+        return Tags(() if current is None else current.record.tags)
 
     @property
     def created(self) -> datetime | None:
         """When the session was created, in UTC. None: it has not begun yet."""
-        alive, asked = self._exchange.alive, self._exchange.regeneration
-        if alive is not None:
-            return _utc(alive.record.created)
+        current, asked = self._exchange.current, self._exchange.regeneration
+        if current is not None:
+            return _utc(current.record.created)
         return None if asked is None else _utc(asked.at)
 
     @property
@@ -161,16 +162,16 @@ class Session(MutableMapping[str, Any]):
 
         For a step-up: ``if now - session.authenticated_at > timedelta(minutes=5)``, ask for the password.
         """
-        alive, asked = self._exchange.alive, self._exchange.regeneration
-        if asked is not None and (alive is None or asked.tags is not None):
+        current, asked = self._exchange.current, self._exchange.regeneration
+        if asked is not None and (current is None or asked.tags is not None):
             return _utc(asked.at)
-        return None if alive is None or not alive.is_login else _utc(alive.record.authenticated)
+        return None if current is None or not current.is_login else _utc(current.record.authenticated)
 
     @property
     def last_activity(self) -> datetime | None:
         """The last activity that extended it, in UTC. None: it has not begun yet."""
-        alive = self._exchange.alive
-        return None if alive is None else _utc(alive.last_activity)
+        current = self._exchange.current
+        return None if current is None else _utc(current.last_activity)
 
     @property
     def expires(self) -> datetime | None:
@@ -178,12 +179,12 @@ class Session(MutableMapping[str, Any]):
 
         This response may extend it: that shows in the next request.
         """
-        alive = self._exchange.alive
-        if alive is None:
+        current = self._exchange.current
+        if current is None:
             return None
-        ends = alive.ends
-        if alive.idle != UNLIMITED:
-            ends = min(ends, alive.last_activity + alive.idle * 1000)
+        ends = current.ends
+        if current.idle != UNLIMITED:
+            ends = min(ends, current.last_activity + current.idle * 1000)
         return None if ends >= NEVER else _utc(ends)
 
     @property
@@ -209,7 +210,7 @@ class Session(MutableMapping[str, Any]):
     @property
     def presented(self) -> bool:
         """Whether the request carries a cookie of our names, authentic or not."""
-        return bool(self._exchange.arrival.names)
+        return bool(self._exchange.arrival.opening.session_names)
 
     # What can be done with it
 
@@ -223,7 +224,7 @@ class Session(MutableMapping[str, Any]):
     ) -> None:
         """Have the response carry a login; or, if its user is logged in already, the next epoch of that login.
 
-        Call it whenever somebody logs in, or gains or gives up rights: cookies from before do not work any more. A login
+        Call it whenever somebody logs in, or gains or gives up rights: cookies from before stop working. A login
         gets a new id, and ends what the request presented; an epoch keeps the id. A login of another user than the one
         who is logged in begins with what this request assigned, and nothing else. All of that happens when the
         response starts, or at ``save()``: if it does not, the session is as it was.
@@ -255,11 +256,11 @@ class Session(MutableMapping[str, Any]):
         Raises:
             ValueError: the session does not have that tag.
             SessionConflict: somebody else ended the session, or revoked the tag, meanwhile.
-            StoreUnavailable: the store did not confirm it. The other sessions may still be alive.
+            StoreUnavailable: the store did not confirm it. The other sessions may still be current.
             SessionTooLarge
             SessionCommitted
         """
-        self._exchange.revoke_others(tag_key(tag))
+        logins.revoke_others(self._exchange, tag_key(tag))
 
     def invalidate(self) -> None:
         """Log out, at once: end every session that the request presented, on every machine, and forget the data.
@@ -269,7 +270,7 @@ class Session(MutableMapping[str, Any]):
         Raises:
             StoreUnavailable: the store did not confirm it. **The sessions may still be alive**: tell the user.
         """
-        self._exchange.invalidate()
+        logins.invalidate(self._exchange)
 
     def forget(self) -> None:
         """Have this browser forget its session, whatever the store says. It ends nothing: a copy still works.
@@ -291,7 +292,7 @@ class Session(MutableMapping[str, Any]):
             StoreUnavailable: as the outage policy has it.
             SessionCommitted
         """
-        self._exchange.save()
+        response.save(self._exchange)
 
     def revert(self) -> None:
         """Go back to what was loaded, or last saved. For a retry inside the application.

@@ -1,8 +1,8 @@
 """``Sessions``: everything but WSGI, for the filter, for adapters to frameworks, and for tests.
 
-    Cookie header -> cookies (names) -> seal (open) -> token (record) -> presented, arrival (alive? policy, revocation)
-            -> exchange (one request) -> session (the mapping) -> the application
-            -> standing (what to do) -> successor (the next record) -> seal -> revocation -> cookies (Set-Cookie)
+Cookie header -> cookies (names) -> seal (open) -> token (record) -> presented, arrival (alive? policy, revocation)
+        -> exchange (one request) -> session (the mapping) -> the application
+        -> standing (what to do) -> successor (the next record) -> seal -> revocation -> cookies (Set-Cookie)
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import caching
+from . import caching, response
 from .caching import Headers
-from .cookies import SetCookie
-from .exchange import Exchange, Sent
+from .cookies import Sent, SetCookie
+from .exchange import Exchange
 from .presented import Site
 from .revocation import Revocations, StoreOptions, open_store
 from .revocation.fence import ENDED, EVERYTHING, session_key, tag_key
@@ -119,7 +119,7 @@ class Sessions:
             ``invalidate()`` and ``revoke_others()`` have done, and the next call, for an error page, sends that.
         """
         exchange = exchange_of(session)
-        sent = exchange.commit(lambda: self._wants_roll(headers, environ))
+        sent = response.commit(exchange, lambda: self._wants_roll(headers, environ))
         if sent:
             cookies = self._site.cookies
             set_cookies = []
@@ -136,12 +136,14 @@ class Sessions:
     def commit_parts(
         self, session: Session, status: str, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None = None
     ) -> tuple[Headers, list[SetCookie]]:
-        """As ``commit``, for frameworks with a cookie interface: the headers without our cookies, and those in parts."""
+        """As ``commit``, for frameworks with a cookie interface: headers without our cookies, and these in parts."""
         exchange = exchange_of(session)
-        sent = exchange.commit(lambda: self._wants_roll(headers, environ))
-        merged = caching.merged(headers, ("",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded)
+        sent = response.commit(exchange, lambda: self._wants_roll(headers, environ))
+        merged = caching.merged(
+            headers, ("stand-in",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded
+        )
         if sent:
-            merged.pop()  # in place of the cookies
+            merged.pop()  # the stand-in
         return merged, [part for each in sent for part in self._site.cookies.parts(*each)]
 
     def _is_lease(self, sent: Sequence[Sent]) -> bool:

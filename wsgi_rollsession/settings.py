@@ -110,7 +110,7 @@ class Settings:
             ConfigurationError: names the option, what it requires and what it received.
         """
         _check_names(options)
-        given = DEFAULTS | options
+        given = {**DEFAULTS, **options}
         idle = seconds("idle_timeout", given["idle_timeout"], smallest=1)
         absolute = seconds("absolute_timeout", given["absolute_timeout"], smallest=1)
         renew_after = seconds("renew_after", given["renew_after"], smallest=0)

@@ -41,9 +41,7 @@ def written(record: Record, version: int, *, idle: int, ends: int, data: bytes) 
     return Record(id_, version, created, authenticated, idle, ends, flags, passed, tags, data)  # cheaper than _replace
 
 
-def logged_in(
-    settings: Settings, id_: bytes, tags: tuple[bytes, ...], what: Regeneration, data: bytes
-) -> Record:
+def logged_in(settings: Settings, id_: bytes, tags: tuple[bytes, ...], what: Regeneration, data: bytes) -> Record:
     """A login: it begins at the call, and has passed what was raised until then."""
     flags = (FAIL_OPEN if settings.outage is Outage.OPEN else 0) | (UNASKED if what.unasked else 0)
     flags |= TRANSIENT if what.persistent is False else 0

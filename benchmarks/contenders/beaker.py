@@ -20,8 +20,16 @@ class BeakerVisit:
         if self._store != "cookie":
             self.session.regenerate_id()
 
+    def elevate(self) -> None:
+        if self._store != "cookie":  # as above
+            self.session.regenerate_id()
+
     def end(self) -> None:
         getattr(self.session, self._ending)()
+
+    #: https://beaker.readthedocs.io/en/latest/sessions.html#deleting: delete(), or invalidate() where a new session is
+    #: to be used in the same request.
+    leave = end
 
 
 def build(lab: Lab, store: str, ending: str = "delete") -> Any:

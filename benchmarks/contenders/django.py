@@ -21,8 +21,16 @@ class DjangoVisit:
         else:
             self.session.cycle_key()
 
+    def elevate(self) -> None:
+        # https://docs.djangoproject.com/en/5.2/topics/http/sessions/: cycle_key() creates a new session key while
+        # retaining the current session data.
+        self.session.cycle_key()
+
     def end(self) -> None:
         self.session.flush()  # django.contrib.auth.logout()
+
+    #: https://docs.djangoproject.com/en/5.2/topics/auth/default/#how-to-log-a-user-out: logout(request)
+    leave = end
 
 
 def visit(request: Any) -> Any:

@@ -18,12 +18,20 @@ class FlaskVisit:
 
     def renew(self, user: str) -> None:
         self.session.permanent = True
+        self.elevate()
+
+    def elevate(self) -> None:
+        # https://flask-session.readthedocs.io/en/latest/security.html#session-fixation. Flask's own has no id.
         interface = self._application.session_interface
         if hasattr(interface, "regenerate"):
             interface.regenerate(self.session)
 
     def end(self) -> None:
         self.session.clear()
+
+    def leave(self) -> None:
+        # https://flask.palletsprojects.com/en/stable/quickstart/#sessions; Flask-Session shows no logout of its own.
+        self.session.pop("user", None)
 
 
 def build(lab: Lab, store: str) -> Any:

@@ -24,8 +24,21 @@ class PyramidVisit:
     def renew(self, user: str) -> None:
         self.session.invalidate()  # Pyramid's documented protection against session fixation
 
+    def elevate(self) -> None:
+        # pyramid.interfaces.ISession.invalidate: a new session is created to store the data, "such as in the case of
+        # changing privilege levels".
+        kept = dict(self.session)
+        self.session.invalidate()
+        self.session.update(kept)
+
     def end(self) -> None:
         self.session.invalidate()
+
+    def leave(self) -> None:
+        # https://docs.pylonsproject.org/projects/pyramid/en/latest/narr/security.html#writing-a-security-policy:
+        # forget(), both the policy spelled out and the SessionAuthenticationHelper, which removes the key.
+        if "user" in self.session:
+            del self.session["user"]
 
 
 def build(lab: Lab, make_factory: Callable[[Lab], Any]) -> Any:
@@ -100,8 +113,14 @@ class ProfileVisit:
     def renew(self, user: str) -> None:
         self.session.clear()
 
+    def elevate(self) -> None:
+        pass
+
     def end(self) -> None:
         self.session.clear()
+
+    #: https://docs.pylonsproject.org/projects/webob/en/stable/api/cookies.html, make_cookie: None deletes the cookie.
+    leave = end
 
     def headers(self, roll: bool) -> list[tuple[str, str]]:
         if self._session is None:

@@ -59,6 +59,10 @@ class StarletteVisit:
         self._request = request
 
     def renew(self, user: str) -> None:
+        self.elevate()
+
+    def elevate(self) -> None:
+        # The README of starsessions, "Regenerating session ID". Starlette's own has no id.
         if "session_handler" in self._request.scope:
             from starsessions import regenerate_session_id
 
@@ -66,6 +70,10 @@ class StarletteVisit:
 
     def end(self) -> None:
         self.session.clear()
+
+    #: The README of starsessions, "Session termination". https://starlette.dev/middleware/#sessionmiddleware shows no
+    #: logout: "a dictionary interface".
+    leave = end
 
 
 def build(lab: Lab, make_layers: Callable[[Lab], list[Any]]) -> Any:

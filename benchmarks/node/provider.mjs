@@ -1,4 +1,5 @@
-// A local OpenID provider: whoever asks is logged in at once, as the user of `login_hint`.
+// A local OpenID provider: whoever asks is logged in at once, as the user of `login_hint`. Its tokens have `pad` bytes
+// more if that is asked for.
 import { createServer } from "node:http";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 
@@ -28,7 +29,7 @@ export async function startProvider(issuer) {
     } else if (url.pathname === "/jwks") {
       json(res, { keys: [jwk] });
     } else if (url.pathname === "/authorize") {
-      const grant = { sub: query.get("login_hint"), nonce: query.get("nonce") ?? undefined };
+      const grant = { sub: query.get("login_hint"), nonce: query.get("nonce") ?? undefined, pad: query.get("pad") };
       const back = new URL(query.get("redirect_uri"));
       back.searchParams.set("code", Buffer.from(JSON.stringify(grant)).toString("base64url"));
       back.searchParams.set("state", query.get("state"));
@@ -37,7 +38,8 @@ export async function startProvider(issuer) {
       let body = "";
       for await (const piece of req) body += piece;
       const grant = JSON.parse(Buffer.from(new URLSearchParams(body).get("code"), "base64url"));
-      const idToken = await new SignJWT({ ...grant, sid: `sid-${grant.sub}` })
+      const pad = "x".repeat(Number(grant.pad)); // as the names of many groups would make it
+      const idToken = await new SignJWT({ ...grant, pad, sid: `sid-${grant.sub}` })
         .setProtectedHeader({ alg: "RS256", kid: "1" })
         .setIssuer(issuer)
         .setAudience(CLIENT)

@@ -15,10 +15,17 @@ const AGE = 3600; // seconds
 const say = (res, value) => res.setHeader("content-type", "application/json").end(JSON.stringify(value));
 
 /** The part of every request that is the application's: read, wait at the gate, write. */
-async function act(url, session) {
-  if (url.searchParams.has("gate")) await enter("handler");
+async function act(url, session, elevate) {
+  const gate = url.searchParams.get("gate");
+  const elevates = url.pathname === "/elevate" && session;
+  if (elevates && gate === "after") await elevate();
+  if (gate) await enter("handler");
+  if (elevates && gate !== "after") await elevate();
   if (url.pathname === "/write" && session) session[url.searchParams.get("k")] = url.searchParams.get("v");
 }
+
+/** What a login is to store besides the user; about half of it becomes part of an ID token, which is base64. */
+const padding = (url) => Number(url.searchParams.get("size") ?? 0);
 
 async function redis() {
   const client = require("redis").createClient({ url: redisUrl });
@@ -38,18 +45,22 @@ async function gatedConnectRedis() {
   return new GatedStore({ client: await redis(), ttl: AGE });
 }
 
-/** An Express application; `visit` says how the package reads, renews and ends a session. */
+/**
+ * An Express application; `visit` says how the package reads, renews and ends a session. `elevate` and `leave` are what
+ * its documentation shows for a change of privileges and for a logout: by default, the role is stored, and `logout`.
+ */
 async function expressApp(layers, visit) {
   const app = require("express")();
   app.use((req, res, next) => steer(req, res) || next());
   for (const layer of layers) app.use(layer);
   app.use(async (req, res) => {
     const url = new URL(req.originalUrl, base);
-    if (url.pathname === "/login") return visit.login(req, res, url.searchParams.get("user"));
+    if (url.pathname === "/login") return visit.login(req, res, url.searchParams.get("user"), padding(url));
     if (url.pathname === "/logout") return visit.logout(req, res);
+    if (url.pathname === "/leave") return visit.leave ? visit.leave(req, res) : res.redirect("/logout");
     const session = visit.session(req);
     const user = visit.user(req) ?? null;
-    await act(url, session);
+    await act(url, session, visit.elevate?.bind(visit, req) ?? (() => (session.role = "admin")));
     if (visit.roll) await visit.roll(req, res);
     say(res, { user, cart: session?.cart });
   });
@@ -70,12 +81,24 @@ const contenders = {
     return expressApp([layer], {
       session: (req) => req.session,
       user: (req) => req.session.user,
-      login: (req, res, user) =>
+      login: (req, res, user, size) =>
         req.session.regenerate(() => {
-          req.session.user = user;
+          Object.assign(req.session, { user, pad: "x".repeat(size) });
           say(res, { user });
         }),
       logout: (req, res) => req.session.destroy(() => say(res, {})),
+      // Its README, Session.regenerate(): a new id and a new, empty session.
+      elevate: (req) => {
+        const { user, cart } = req.session;
+        return new Promise((done) =>
+          req.session.regenerate(() => done(Object.assign(req.session, { user, cart, role: "admin" }))),
+        );
+      },
+      // Its README, "User login".
+      leave: (req, res) => {
+        req.session.user = null;
+        req.session.save(() => req.session.regenerate(() => res.redirect("/")));
+      },
     });
   },
 
@@ -84,12 +107,12 @@ const contenders = {
     return expressApp([layer], {
       session: (req) => req.session,
       user: (req) => req.session.user,
-      login: (req, res, user) => {
-        req.session = { user };
+      login: (req, res, user, size) => {
+        req.session = { user, pad: "x".repeat(size) };
         say(res, { user });
       },
       logout: (req, res) => {
-        req.session = null;
+        req.session = null; // its README, "Destroying a session"
         say(res, {});
       },
       // Its documentation: to extend the session, change a value in it.
@@ -109,13 +132,13 @@ const contenders = {
     return expressApp([layer], {
       session: (req) => req.iron,
       user: (req) => req.iron.user,
-      login: async (req, res, user) => {
-        req.iron.user = user;
+      login: async (req, res, user, size) => {
+        Object.assign(req.iron, { user, pad: "x".repeat(size) });
         await req.iron.save();
         say(res, { user });
       },
       logout: (req, res) => {
-        req.iron.destroy();
+        req.iron.destroy(); // its README, session.destroy()
         say(res, {});
       },
       roll: (req) => (req.iron.user ? req.iron.save() : undefined),
@@ -148,7 +171,9 @@ async function expressOpenid(store) {
   return expressApp([layer], {
     session: (req) => (req.oidc.isAuthenticated() ? req.appSession : undefined),
     user: (req) => req.oidc.user?.sub,
-    login: (req, res, user) => res.oidc.login({ returnTo: "/", authorizationParams: { login_hint: user } }),
+    login: (req, res, user, size) =>
+      res.oidc.login({ returnTo: "/", authorizationParams: { login_hint: user, pad: String(size >> 1) } }),
+    // Its README: the /logout route, and for the session `req.appSession`, into which the role is stored.
   });
 }
 
@@ -196,7 +221,11 @@ async function nextjs(sessionStore) {
   return async (req, res) => {
     if (steer(req, res)) return;
     const url = new URL(req.url, base);
-    if (url.pathname === "/login") url.searchParams.set("login_hint", url.searchParams.get("user"));
+    if (url.pathname === "/login") {
+      url.searchParams.set("login_hint", url.searchParams.get("user"));
+      url.searchParams.set("pad", padding(url) >> 1);
+    }
+    if (url.pathname === "/leave") url.pathname = "/logout"; // its README: a link to the logout route
     const answer = await auth0.middleware(new NextRequest(url, { headers: { cookie: req.headers.cookie ?? "" } }));
     const setCookies = answer.headers.getSetCookie();
     if (!answer.headers.has("x-middleware-next")) {
@@ -210,13 +239,14 @@ async function nextjs(sessionStore) {
     const session = await auth0.getSession(request);
     const user = session?.user.sub ?? null;
     const cart = session?.cart;
-    await act(url, session);
-    if (url.pathname === "/write" && session) {
+    const save = async () => {
       const response = new NextResponse();
       // A session that ended meanwhile is an error to updateSession; the response is sent all the same.
       await auth0.updateSession(request, response, session).catch(() => (res.statusCode = 401));
       setCookies.push(...response.headers.getSetCookie());
-    }
+    };
+    await act(url, session, () => ((session.role = "admin"), save()));
+    if (url.pathname === "/write" && session) await save();
     res.setHeader("set-cookie", setCookies);
     say(res, { user, cart });
   };

@@ -137,7 +137,7 @@ def test_replaced_primary_is_not_believed(group: SentinelGroup, report: Report) 
             old.resume()
         assert list(idle.lookup_now([session])) == [ENDED]
         assert not is_replica(old), "it was demoted before it could be asked, so this shows nothing"
-        assert idle.advance(session, 0, 1) is False
+        assert idle.compare_and_raise([(session, 0)], [(session, 1)]) is False
         with contextlib.closing(RedisRevocations.from_url(group.url, options)) as fresh:
             assert list(fresh.lookup_now([session])) == [ENDED]
     report(

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
-from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
-from wsgi_rollsession.testing.stores import RevocationContract, SharedRevocationContract
+from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store, sqlite_file
+from wsgi_rollsession.revocation.local_set import LocalSet
+from wsgi_rollsession.testing.stores import HOUR_MS, KeptUntil, RevocationContract, SharedRevocationContract
+
+
+def kept_in_memory(store: Any, key: bytes) -> float:
+    """Until when, by the monotonic clock."""
+    return float(store._local._state[2][key])
+
+
+def kept_in_sqlite(store: Any, key: bytes) -> float:
+    """Until when, by the wall clock, less the lifetime and the margin."""
+    with contextlib.closing(sqlite3.connect(store._path)) as connection:
+        (raised,) = connection.execute("SELECT raised FROM fences WHERE key = ?", (key,)).fetchone()
+    return float(raised)
 
 
 class TestMemory(RevocationContract):
@@ -16,8 +33,61 @@ class TestMemory(RevocationContract):
     def open_store(self) -> Callable[[StoreOptions], Revocations]:
         return lambda options: open_store("memory://", options)
 
+    @pytest.fixture
+    def kept_until(self) -> KeptUntil:
+        return kept_in_memory
+
 
 class TestSQLite(SharedRevocationContract):
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> Callable[[StoreOptions], Revocations]:
         return lambda options: open_store(f"sqlite:///{tmp_path}/revocations.db", options)
+
+    @pytest.fixture
+    def kept_until(self) -> KeptUntil:
+        return kept_in_sqlite
+
+
+def renews_only_what_grows(self: LocalSet, rows: Iterable[tuple[bytes, int, int]]) -> None:
+    """A raise with a smaller number is not looked at."""
+    _load(self, [row for row in rows if row[1] > self.numbers((row[0],))[0]])
+
+
+def the_last_lifetime_counts(self: LocalSet, rows: Iterable[tuple[bytes, int, int]]) -> None:
+    """Of two lifetimes not the larger one is kept."""
+    rows = list(rows)
+    for key, _, expires_ms in rows:
+        self._state[2][key] = expires_ms
+    _load(self, rows)
+
+
+_load = LocalSet.load
+_RAISE = sqlite_file._RAISE
+LIFETIMES = [
+    (TestMemory.test_a_raise_renews_the_lifetime, LocalSet, "load", renews_only_what_grows),
+    (TestMemory.test_a_raise_never_shortens_a_lifetime, LocalSet, "load", the_last_lifetime_counts),
+    (
+        TestSQLite.test_a_raise_renews_the_lifetime,
+        sqlite_file,
+        "_RAISE",
+        _RAISE.replace("max(:raised, coalesce(max(raised), 0))", "coalesce(max(raised), :raised)"),
+    ),
+    (
+        TestSQLite.test_a_raise_never_shortens_a_lifetime,
+        sqlite_file,
+        "_RAISE",
+        _RAISE.replace("max(:raised, coalesce(max(raised), 0))", ":raised"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("test", "owner", "name", "double"), LIFETIMES)
+def test_mutants_of_the_lifetime(test: Any, owner: Any, name: str, double: Any, tmp_path: Path) -> None:
+    """A store that merges numbers but not lifetimes by the larger fails the contract."""
+    url, kept = f"sqlite:///{tmp_path}/mutant.db", kept_in_sqlite
+    if owner is LocalSet:
+        url, kept = "memory://", kept_in_memory
+    assert getattr(owner, name) != double
+    with mock.patch.object(owner, name, double), contextlib.closing(open_store(url, StoreOptions(HOUR_MS))) as store:
+        with pytest.raises(AssertionError):
+            test(None, store, kept)

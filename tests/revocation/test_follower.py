@@ -134,7 +134,7 @@ def test_news_arrive_and_are_never_unlearnt(follow: Follow, redis_url: str, writ
     everything = writer.fence_now([EVERYTHING])
     wait_until(lambda: list(store.lookup([session, tag, EVERYTHING])) == [3, number, everything])
     writer.fence([session], 2)
-    writer.advance(session, 3, 4)
+    writer.compare_and_raise([(session, 3)], [(session, 4)])
     wait_until(lambda: list(store.lookup([session])) == [4])
 
 

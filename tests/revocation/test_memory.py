@@ -115,22 +115,35 @@ def test_the_wall_clock_goes_back_between_two_raises(store: MemoryRevocations, c
     assert before < store.lookup_now([EVERYTHING])[0] >= created // 1000
 
 
+def test_a_small_step_back_hides_nobody(store: MemoryRevocations, clock: Clock) -> None:
+    """The clock steps back by 30 s: a revocation covers what was created before the step; time goes on from there."""
+    created = clock.wall_ms
+    clock.wall_ms -= 30_000
+    assert store.fence_now([A]) == revoked_before(created)
+    clock.passes(10_000)
+    assert store.fence_now([B]) == revoked_before(created + 10_000)
+    clock.passes(60_000)
+    clock.wall_ms += 30_000
+    assert store.fence_now([session_key(b"a third's id....")]) == revoked_before(clock.wall_ms)
+
+
 # How far the numbers run ahead of the clock
 
 
 def test_revoking_everything_again_and_again(store: MemoryRevocations, clock: Clock) -> None:
     """Everything is revoked until that has to wait; a session begins, and has passed the last number; then the data
     is lost. The genesis, a second later, is a larger number, so the session is refused."""
-    limit = revoked_before(clock.wall_ms) + RUN_AHEAD_S
     clock.passes(60_000)
-    limit += 60
-    numbers = [store.fence_now([EVERYTHING]) for _ in range(RUN_AHEAD_S + 1)]
-    assert numbers == list(range(limit - RUN_AHEAD_S, limit + 1))
-    assert next_revoked_before(clock.wall_ms, [limit]) is None
+    first = revoked_before(clock.wall_ms)
+    first += first % 2
+    numbers = [store.fence_now([EVERYTHING]) for _ in range(RUN_AHEAD_S // 2 + 1)]
+    assert numbers == [first, first + 2, first + 4]
+    assert next_revoked_before(clock.wall_ms, numbers, everything=True) is None
     clock.passes(1000)
     other = MemoryRevocations(StoreOptions(HOUR_MS), _clock=lambda: clock.wall_ms)
     assert other.lookup_now([EVERYTHING])[0] > numbers[-1]
-    assert store.fence_now([EVERYTHING]) == numbers[-1] + 1
+    clock.passes(1000)
+    assert store.fence_now([EVERYTHING]) == numbers[-1] + 2
 
 
 def test_a_revocation_waits_for_the_clock() -> None:

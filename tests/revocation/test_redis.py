@@ -20,14 +20,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.servers import Proxy, RedisServer, running, wait_until
+from tests.servers import Proxy, RedisServer, kept_in_redis, running, wait_until
 from wsgi_rollsession.errors import ConfigurationError, StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store, redis_link
 from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, revoked_before
 from wsgi_rollsession.revocation.redis import RedisRevocations
 from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT, parse
-from wsgi_rollsession.testing.stores import SharedRevocationContract
+from wsgi_rollsession.testing.stores import KeptUntil, SharedRevocationContract
 
 HOUR = StoreOptions(lifetime_ms=3_600_000)
 #: The documented bound, and what a busy machine may add to it.
@@ -149,7 +149,7 @@ def test_a_raise_is_one_script(opened: Opener, redis_url: str, redis_server: Red
     for _ in range(20):
         store.fence([key(), key()], ENDED)
         store.fence_now([key()])
-        store.advance(key(), 0, 1)
+        store.compare_and_raise([(key(), 0)], [(key(), 1)])
     counts = redis_server.commandstats()
     assert counts["evalsha"] == 60
     assert counts.get("eval", 0) <= 2
@@ -193,8 +193,8 @@ def test_genesis_exceeds_what_was_passed(opened: Opener, redis_url: str, redis_s
     assert genesis * 1000 >= created_ms
 
 
-def test_advance_is_atomic(opened: Opener, redis_url: str) -> None:
-    """Of many that advance from the same version, one succeeds."""
+def test_compare_and_raise_is_atomic(opened: Opener, redis_url: str) -> None:
+    """Of many that raise from the same version, one succeeds."""
     session = key()
     stores = [opened(redis_url) for _ in range(8)]
     barrier = threading.Barrier(8)
@@ -202,7 +202,7 @@ def test_advance_is_atomic(opened: Opener, redis_url: str) -> None:
 
     def run(store: RedisRevocations) -> None:
         barrier.wait()
-        done.append(store.advance(session, 1, 2))
+        done.append(store.compare_and_raise([(session, 1)], [(session, 2)]))
 
     threads = [threading.Thread(target=run, args=(store,)) for store in stores]
     for thread in threads:
@@ -242,13 +242,15 @@ def test_the_longest_lifetime_counts(opened: Opener, redis_url: str, redis_serve
     assert redis_server.client().pttl(b"rollsession:{0}:" + session) > 890_000
 
 
-def test_advance_knows_what_the_process_knows(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
-    """A fence that a fail-over lost, and this process knows, refuses an advance as it refuses a load."""
+def test_compare_and_raise_knows_what_the_process_does(
+    opened: Opener, redis_url: str, redis_server: RedisServer
+) -> None:
+    """A fence that a fail-over lost, and this process knows, refuses compare_and_raise as it refuses a load."""
     store, session = opened(redis_url), key()
     store.fence([session], ENDED)
     redis_server.command("DEL", b"rollsession:{0}:" + session)
     assert list(store.lookup_now([session])) == [ENDED]
-    assert not store.advance(session, 3, 4)
+    assert not store.compare_and_raise([(session, 3)], [(session, 4)])
 
 
 # Amnesia
@@ -274,6 +276,18 @@ def test_amnesia_is_noticed_by_the_next_question(
     (after,) = store.lookup_now([EVERYTHING, key()][:1])
     assert (after > before) is (not accept)
     assert accept is (list(opened(redis_url).lookup_now([EVERYTHING])) == [0])
+
+
+def test_a_flush_between_two_questions_is_a_genesis(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
+    """Data that is lost, whoever notices it, raises everything to an odd number, also from an even one."""
+    store = opened(redis_url)
+    number = store.fence_now([EVERYTHING])
+    assert number % 2 == 0
+    redis_server.command("FLUSHALL")
+    (genesis,) = store.lookup_now([EVERYTHING])
+    assert genesis > number
+    assert genesis % 2 == 1
+    assert redis_server.command("GET", b"rollsession:{0}:" + EVERYTHING) == str(genesis).encode()
 
 
 def test_prefixes_are_separate_sets(opened: Opener, redis_url: str) -> None:
@@ -333,7 +347,7 @@ def test_a_restricted_user_is_enough(opened: Opener, redis_url: str, redis_serve
         store, session = opened(url + "?follow=1"), key()
         store.fence([session], ENDED)
         store.fence_now([key()])
-        store.advance(key(), 0, 1)
+        store.compare_and_raise([(key(), 0)], [(key(), 1)])
         assert list(store.lookup_now([session])) == [ENDED]
         wait_until(lambda: time.monotonic() < store._follower.fresh_until or store.lookup([session]) is None)
         wait_until(lambda: store.status()["followers"])
@@ -522,18 +536,18 @@ def test_a_dead_pooled_connection_is_replaced_at_once(opened: Opener, redis_url:
         lambda: store.lookup_now([session]),
         lambda: store.fence([session], 1),
         lambda: store.fence_now([key()]),
-        lambda: store.advance(session, 1, 2),
+        lambda: store.compare_and_raise([(session, 1)], [(session, 2)]),
     ):
         act()
         proxy.cut()
         time.sleep(0.05)
         act() if act is not None else None
-    # The second advance from 1 was refused, by its number and not by an error.
+    # The second raise from 1 was refused, by its number and not by an error.
     assert list(store.lookup_now([session])) == [2]
 
 
 def test_a_reply_cut_in_the_middle(opened: Opener, redis_url: str, proxy: Proxy) -> None:
-    """A question is asked again on a fresh connection; an advance is not, for it may have happened: it raises."""
+    """A question is asked again on a fresh connection; a conditional raise is not, for it may have happened."""
     store, session = opened(proxy.url), key()
     store.fence([session], 7)
     fresh = opened(redis_url)
@@ -546,8 +560,19 @@ def test_a_reply_cut_in_the_middle(opened: Opener, redis_url: str, proxy: Proxy)
     assert list(fresh.lookup_now([session])) == [8]
     proxy.cut_replies_after = 3
     with pytest.raises(StoreUnavailable):
-        store.advance(session, 8, 9)
+        store.compare_and_raise([(session, 8)], [(session, 9)])
     assert list(fresh.lookup_now([session])) == [9]
+
+
+def test_what_may_be_repeated(opened: Opener, redis_url: str, proxy: Proxy) -> None:
+    """A raise without limits, or with those that it does not exceed itself, is asked again on a fresh connection."""
+    store, session, other = opened(proxy.url), key(), key()
+    store.fence([session], 7)
+    proxy.cut_replies_after = 3
+    assert store.compare_and_raise([], [(session, 8)]) is True
+    proxy.cut_replies_after = 3
+    assert store.compare_and_raise([(session, 8)], [(session, 8), (other, 1)]) is True
+    assert list(opened(redis_url).lookup_now([session, other])) == [8, 1]
 
 
 def test_a_write_that_the_server_refuses_is_not_an_outage(
@@ -616,6 +641,10 @@ class TestContract(SharedRevocationContract):
     def open_store(self, redis_url: str) -> Callable[[StoreOptions], Revocations]:
         return lambda options: open_store(redis_url, options)
 
+    @pytest.fixture
+    def kept_until(self) -> KeptUntil:
+        return kept_in_redis
+
 
 class TestFollowContract(SharedRevocationContract):
     """Redis in follow mode keeps the contract of every store."""
@@ -623,6 +652,10 @@ class TestFollowContract(SharedRevocationContract):
     @pytest.fixture
     def open_store(self, redis_url: str) -> Callable[[StoreOptions], Revocations]:
         return lambda options: open_store(redis_url + "?follow=1", options)
+
+    @pytest.fixture
+    def kept_until(self) -> KeptUntil:
+        return kept_in_redis
 
 
 @pytest.mark.parametrize(

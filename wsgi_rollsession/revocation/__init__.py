@@ -50,16 +50,25 @@ class Revocations(Protocol):
         """The numbers that this process knows without asking anybody, for use in an outage. Never raises."""
 
     def fence(self, keys: Sequence[bytes], number: int) -> None:
-        """Raise *keys* to *number* (merge is ``max``). Returns when the store has confirmed it."""
+        """Raise *keys* to *number*. Returns when the store has confirmed it.
+
+        Merge is ``max``, for the number and for the lifetime: whatever the number, each key is kept for a lifetime
+        from now on, or for what is left of its own, if that is longer.
+        """
 
     def fence_now(self, keys: Sequence[bytes]) -> int:
         """Raise *keys* to ``revoked_before(the store's clock)``, or one past what they hold if that is more.
 
-        Returns that number, once confirmed. If it runs seconds ahead of the clock, waits first.
+        Returns that number, once confirmed. If it runs seconds ahead of the clock, waits first. The clock does not go
+        back within a process (``SteadyClock``). With ``EVERYTHING`` among *keys*, the number is even (see ``fence``).
         """
 
-    def advance(self, key: bytes, current: int, new: int) -> bool:
-        """Raise *key* from at most *current* to *new*, atomically. False if its number exceeds *current*."""
+    def compare_and_raise(self, limits: Sequence[tuple[bytes, int]], raises: Sequence[tuple[bytes, int]]) -> bool:
+        """Raise every (key, number) of *raises* if no key of *limits* holds more than its limit; in one atomic step.
+
+        False, and nothing is raised, if one does. Either may be empty: a raise without a condition, or just the
+        question. Held is what the store holds, or this process remembers, whichever is more. Merge as in ``fence``.
+        """
 
     def status(self) -> dict[str, Any]:
         """What an operator wants to know: at least ``fences`` (how many) and ``genesis`` (Unix seconds)."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import StoreUnavailable
 from .fence import ENDED, revoked_before
+from .forks import ForkSafeLock
 
 #: A time that never comes, in Unix milliseconds.
 NEVER = (1 << 63) - 1
@@ -32,6 +33,26 @@ def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+class SteadyClock:
+    """Unix milliseconds that never go back within this process: the wall clock, held against the monotonic one.
+
+    From it the stores make revoked-before numbers. So when the wall clock steps back, "log out everywhere" still covers
+    the sessions that were created before the step.
+    """
+
+    def __init__(self, wall: Callable[[], int] = wall_clock_ms, monotonic: Callable[[], int] = monotonic_ms) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+        self._lock = ForkSafeLock()
+        self._latest_ms, self._at_ms = wall(), monotonic()
+
+    def __call__(self) -> int:
+        with self._lock:
+            now, at = self._wall(), self._monotonic()
+            self._latest_ms, self._at_ms = max(now, self._latest_ms + at - self._at_ms), at
+            return self._latest_ms
+
+
 def has_stepped_back(now_ms: int, before_ms: int) -> bool:
     """Whether the wall clock, which showed *before_ms* some time ago, went back by more than the margin."""
     return now_ms < before_ms - CLOCK_STEP_MS
@@ -40,8 +61,8 @@ def has_stepped_back(now_ms: int, before_ms: int) -> bool:
 def expiry(now_ms: int, number: int, lifetime_ms: int) -> int:
     """Until when a fence is kept that is raised to *number* now. On the clock of *now_ms*, which is the wall clock.
 
-    At least until the clock has passed the number. Otherwise the next revoked-before of its key, after it was gone, could
-    be smaller than one that a session has passed.
+    At least until the clock has passed the number. Otherwise the next revoked-before of its key, after it was gone,
+    could be smaller than one that a session has passed.
     """
     expires_ms = now_ms + lifetime_ms
     if number != ENDED and number * 1000 > expires_ms:
@@ -50,22 +71,25 @@ def expiry(now_ms: int, number: int, lifetime_ms: int) -> int:
 
 
 def genesis(store_ms: int, known: Sequence[int] = ()) -> int:
-    """The number for ``EVERYTHING`` when fences raised until *store_ms* have been lost.
+    """The number for ``EVERYTHING`` when fences raised until *store_ms* have been lost. Odd.
 
     It has to exceed every number that a session may have passed: those *known*, and those that are lost, which had
     run ahead of the clock by at most ``RUN_AHEAD_S``.
     """
-    return min(max([revoked_before(store_ms) + RUN_AHEAD_S + 1, *(number + 1 for number in known)]), ENDED)
+    return min(max([revoked_before(store_ms) + RUN_AHEAD_S + 1, *(number + 1 for number in known)]) | 1, ENDED)
 
 
-def next_revoked_before(store_ms: int, held: Sequence[int]) -> int | None:
+def next_revoked_before(store_ms: int, held: Sequence[int], *, everything: bool = False) -> int | None:
     """The number that refuses every session created until now, or None: not just now, ask again in a moment.
 
     *held* are the present numbers of the keys to be raised. A session that began under one has passed it, so this
-    has to be larger; so each of several revocations within a second runs one ahead of the one before.
+    has to be larger; so each of several revocations within a second runs one ahead of the one before (two, if
+    ``EVERYTHING`` is among the keys, which *everything* says: the number is even then).
     """
     clock = revoked_before(store_ms)
     number = max([clock, *(one + 1 for one in held)])
+    if everything:
+        number += number & 1
     # Further ahead than it can run, it was raised before the clock was set back. To wait for that would take too long.
     if RUN_AHEAD_S < number - clock <= 2 * RUN_AHEAD_S:
         return None

@@ -4,7 +4,8 @@ A *fence* maps a key to a number, and only ever grows. There are two kinds of nu
 
 * for a session key, the lowest ``version`` that is still accepted; ``ENDED`` refuses all of them,
 * for a tag key and for ``EVERYTHING``, a *revoked-before* in whole Unix seconds: sessions with
-  ``created_ms <= number * 1000`` are refused.
+  ``created_ms <= number * 1000`` are refused. That of ``EVERYTHING`` says by its lowest bit why: it is even where
+  somebody revoked, odd where a store lost its data or was new (a *genesis*). 0 refuses nothing, and is neither.
 
 Both fit into an unsigned 32-bit integer (until 2106), which is what lets a local set hold a fence in
 about ten bytes (docs/decisions.md).
@@ -12,6 +13,7 @@ about ten bytes (docs/decisions.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 #: The number that refuses every version of a session: it has been logged out.
@@ -46,6 +48,11 @@ def tag_key(tag: str) -> bytes:
 #: The fence key that applies to every session. A store always holds it: it is written when the store is
 #: first found empty, so that its absence shows that the store has lost its data (DESIGN: amnesia, genesis).
 EVERYTHING = sha256(_LABEL + b"everything").digest()[:16]
+
+
+def exceed(numbers: Sequence[int], limits: Sequence[tuple[bytes, int]]) -> bool:
+    """Whether any of *numbers*, which are those of the keys of *limits*, is more than its limit."""
+    return any(number > limit for number, (_, limit) in zip(numbers, limits))
 
 
 def revoked_before(store_ms: int) -> int:

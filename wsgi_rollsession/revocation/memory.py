@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import ConfigurationError
 from . import StoreOptions
 from .clock import (
+    SteadyClock,
     expiry,
     genesis,
     has_stepped_back,
@@ -16,7 +17,7 @@ from .clock import (
     wall_clock_ms,
     when_it_may,
 )
-from .fence import EVERYTHING
+from .fence import EVERYTHING, exceed
 from .forks import ForkSafeLock
 from .local_set import LocalSet
 
@@ -40,6 +41,7 @@ class MemoryRevocations:
         self._clock = _clock
         self._monotonic = _monotonic
         self._lock = ForkSafeLock()
+        self._steady = SteadyClock(_clock, _monotonic)
         self._local = LocalSet(options.lifetime_ms)
         self._latest_ms = _clock()  # when an entry may have been dropped last
         self._ahead_ms = self._latest_ms - _monotonic()  # the wall clock, less the monotonic one
@@ -48,7 +50,7 @@ class MemoryRevocations:
     def _refuse_until(self, lost_until_ms: int) -> None:
         """Refuse the sessions created until then, whose fences may not be here."""
         self._genesis_ms = lost_until_ms
-        number = genesis(lost_until_ms, self._local.numbers((EVERYTHING,)))
+        number = genesis(max(lost_until_ms, self._steady()), self._local.numbers((EVERYTHING,)))
         self._local.add(EVERYTHING, 0 if self._options.accept_amnesia else number, 0)
 
     @classmethod
@@ -84,32 +86,32 @@ class MemoryRevocations:
 
     def fence(self, keys: Sequence[bytes], number: int) -> None:
         with self._lock:
-            self._raise(keys, number)
+            self._notice_step()
+            self._raise([(key, number) for key in keys])
 
     def fence_now(self, keys: Sequence[bytes]) -> int:
         def attempt() -> int | None:
             with self._lock:
-                number = next_revoked_before(self._clock(), self._local.numbers(keys))
+                self._notice_step()
+                held = self._local.numbers(keys)
+                number = next_revoked_before(self._steady(), held, everything=EVERYTHING in keys)
                 if number is not None:
-                    self._raise(keys, number)
+                    self._raise([(key, number) for key in keys])
             return number
 
         return when_it_may(attempt)
 
     def compare_and_raise(self, limits: Sequence[tuple[bytes, int]], raises: Sequence[tuple[bytes, int]]) -> bool:
         with self._lock:
-            held = self._local.numbers([key for key, _ in limits])
-            if any(number > limit for number, (_, limit) in zip(held, limits, strict=True)):
+            self._notice_step()
+            if exceed(self._local.numbers([key for key, _ in limits]), limits):
                 return False
-            for key, number in raises:
-                self._raise((key,), number)
+            self._raise(raises)
         return True
 
-    def _raise(self, keys: Sequence[bytes], number: int) -> None:
-        self._notice_step()
-        wall, now = self._clock(), self._monotonic()
-        expires = now + expiry(wall, number, self._options.lifetime_ms) - wall
-        self._local.load((key, number, expires) for key in keys)
+    def _raise(self, raises: Sequence[tuple[bytes, int]]) -> None:
+        wall, now, lifetime = self._clock(), self._monotonic(), self._options.lifetime_ms
+        self._local.load((key, number, now + expiry(wall, number, lifetime) - wall) for key, number in raises)
         self._local.purge(now)
 
     def _notice_step(self) -> None:

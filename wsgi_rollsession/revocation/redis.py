@@ -20,11 +20,11 @@ from ..errors import StoreUnavailable
 from . import StoreOptions
 from .breaker import Breaker
 from .clock import when_it_may
-from .fence import EVERYTHING
+from .fence import EVERYTHING, exceed
 from .follower import REPORT_EXPIRES, Follower
 from .local_set import LocalSet
 from .redis_link import Command, parse_info
-from .redis_scripts import ADVANCE, FENCE, FENCE_NOW, Script
+from .redis_scripts import COMPARE_AND_RAISE, FENCE, FENCE_NOW, Script
 from .redis_shards import Refused, Shards
 from .redis_url import RedisAddress, parse
 
@@ -110,15 +110,46 @@ class RedisRevocations:
         self._learn((key, number) for key in keys)
         return number
 
-    def advance(self, key: bytes, current: int, new: int) -> bool:
-        if self._known.numbers([key])[0] > current:  # also if a fail-over lost it
+    def compare_and_raise(self, limits: Sequence[tuple[bytes, int]], raises: Sequence[tuple[bytes, int]]) -> bool:
+        """See ``Revocations``. One script, so one atomic step, on one server.
+
+        A cluster has no such step over several shards. There, the limits of the other shards are asked first; then the
+        shard of the first raise decides, by its own limits, atomically with its own raises; then the rest is raised.
+        What is raised in another shard between question and decision is not seen; and if a shard fails after the
+        decision, that raises ``StoreUnavailable`` although some were raised, as whenever that may have happened.
+        """
+        keys = [key for key, _ in limits]
+        if exceed(self._remembered(keys), limits):  # also if a fail-over lost it
             return False
-        ((shard, keys),) = self._shards.group([key], everywhere=True).items()
-        # Not repeated on a fresh connection: a second try would be refused by what the first one wrote.
-        done = self._write(shard, ADVANCE, keys, current, new, retry=False) == b"1"
-        if done:
-            self._learn([(key, new)])
-        return done
+        if not raises:
+            return not exceed(self.lookup_now(keys), limits)
+        parts = self._shards.group([key for key, _ in raises], everywhere=True)
+        asked = self._shards.group(keys, everywhere=False)
+        first = next(iter(parts))
+        own = asked.pop(first, [])
+        for shard, some in asked.items():
+            others = _of(some, limits)
+            if exceed(self._call(shard, self._shards.numbers, shard, [key for key, _ in others]), others):
+                return False
+        if not self._compare_and_raise(first, _of(own, limits), _of(parts.pop(first), raises)):
+            return False
+        for shard, some in parts.items():
+            self._compare_and_raise(shard, (), _of(some, raises))
+        self._learn(raises)
+        return True
+
+    def _compare_and_raise(
+        self, shard: int, limits: Sequence[tuple[bytes, int]], raises: Sequence[tuple[bytes, int]]
+    ) -> bool:
+        keys, numbers = zip(*limits, *raises)
+        # Not repeated on a fresh connection if a second try would be refused by what the first one wrote.
+        retry = not any(key == raised and number > limit for key, limit in limits for raised, number in raises)
+        value = self._write(shard, COMPARE_AND_RAISE, keys, len(limits), *numbers, retry=retry)
+        if value != b"1":
+            return False
+        everything = [number for key, number in raises if key == EVERYTHING]
+        self._shards.seen[shard] = max([self._shards.seen[shard], *everything])
+        return True
 
     def status(self) -> dict[str, Any]:
         shards = [self._call(shard, self._status_of, shard) for shard in range(self._shards.link.shards)]
@@ -211,6 +242,11 @@ class RedisRevocations:
             return 0
         ((usage,), _) = self._shards.link.exchange(shard, [("MEMORY", "USAGE", names.base + keys[0])], retry=True)
         return usage if isinstance(usage, int) else 0
+
+
+def _of(keys: Sequence[bytes], pairs: Sequence[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+    """Those of *pairs* whose key is one of *keys*, in their order."""
+    return [pair for pair in pairs if pair[0] in keys]
 
 
 def _translated(function: Callable[..., T], *args: object) -> T | Refused:

@@ -1,6 +1,6 @@
 """What happens inside Redis when a fence is raised: one Lua script each, which writes fence and log entry together.
 
-KEYS: the everything-fence, the lifetime, the log, and then the fences that are raised (``redis_shards.Names``).
+KEYS: the everything-fence, the lifetime, the log, and then the script's own (``redis_shards.Names``): what it raises.
 """
 
 from __future__ import annotations
@@ -29,13 +29,20 @@ local function raise(key, number)
   if key == everything then
     redis.call('SET', key, whole(number))
   else
-    redis.call('SET', key, whole(number), 'PX', whole(keep))
+    local stay = math.max(keep, redis.call('PTTL', key))
+    -- Until the clock has passed it, as ``clock.expiry``.
+    if number < {ENDED} then stay = math.max(stay, number * 1000 - now + {CLOCK_STEP_MS}) end
+    redis.call('SET', key, whole(number), 'PX', whole(stay))
   end
   redis.call('XADD', log, 'MINID', '~', whole(now - keep), '*', 'f', key:sub(-16) .. struct.pack('>I4', number))
   redis.call('PEXPIRE', log, whole(keep))
 end
 -- Larger than any number that a session can have passed: those that are lost had run ahead of the clock (FENCE_NOW).
-local function genesis(known) return math.min(math.max(revoked_before() + {RUN_AHEAD_S + 1}, known), {ENDED}) end
+-- And odd.
+local function genesis(known)
+  local number = math.max(revoked_before() + {RUN_AHEAD_S + 1}, known)
+  return math.min(number + 1 - number % 2, {ENDED})
+end
 if redis.call('EXISTS', everything) == 0 then
   raise(everything, ARGV[2] == '1' and 0 or genesis(tonumber(ARGV[3])))
 end
@@ -67,16 +74,24 @@ return {now, ARGV[5]}
 # As ``clock.next_revoked_before``; 0 stands for None. ARGV[5]: what another shard has got.
 FENCE_NOW = Script(f"""
 local clock = revoked_before()
-local number = math.max(clock, tonumber(ARGV[5]))
-for i = 4, #KEYS do number = math.max(number, tonumber(redis.call('GET', KEYS[i]) or 0) + 1) end
+local number, even = math.max(clock, tonumber(ARGV[5])), 0
+for i = 4, #KEYS do
+  number = math.max(number, tonumber(redis.call('GET', KEYS[i]) or 0) + 1)
+  if KEYS[i] == everything then even = 1 end
+end
+number = number + number % 2 * even
 local ahead = number - clock
 if ahead > {RUN_AHEAD_S} and ahead <= {2 * RUN_AHEAD_S} then return {{now, '0'}} end
 number = math.min(number, {ENDED})
 for i = 4, #KEYS do raise(KEYS[i], number) end
 return {{now, whole(number)}}
 """)
-ADVANCE = Script("""
-if tonumber(redis.call('GET', KEYS[4]) or 0) > tonumber(ARGV[5]) then return {now, '0'} end
-raise(KEYS[4], tonumber(ARGV[6]))
+# ARGV[5]: how many of the keys, and of the numbers that follow, are limits; the rest is raised.
+COMPARE_AND_RAISE = Script("""
+local last = 3 + tonumber(ARGV[5])
+for i = 4, last do
+  if tonumber(redis.call('GET', KEYS[i]) or 0) > tonumber(ARGV[2 + i]) then return {now, '0'} end
+end
+for i = last + 1, #KEYS do raise(KEYS[i], tonumber(ARGV[2 + i])) end
 return {now, '1'}
 """)

@@ -26,7 +26,7 @@ import redis
 from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedError, NoScriptError, TryAgainError
 
 from . import StoreOptions
-from .clock import CLOCK_STEP_MS, genesis
+from .clock import CLOCK_STEP_MS, SteadyClock, genesis
 from .fence import EVERYTHING
 from .redis_link import Command, Info, connect
 from .redis_scripts import ADOPT, FENCE, HELLO, Script
@@ -78,6 +78,7 @@ class Shards:
         self.link = connect(address, self._greet)
         self.names = [Names.of(address.prefix, shard) for shard in range(self.link.shards)]
         self._preface = (str(options.lifetime_ms).encode(), b"1" if options.accept_amnesia else b"0")
+        self._steady = SteadyClock()
         self._said: set[str] = set()
         self._pulse_at = [0.0] * self.link.shards
         #: The largest everything-fence seen, by shard.
@@ -150,7 +151,7 @@ class Shards:
                 record = b"%s %d %s" % (run_id, time.time(), os.urandom(4).hex().encode())
                 everything = self.script(shard, ADOPT, (), server or b"", record, int(lost), retry=True)
             # A fail-over may have lost the last raise of it.
-            least = self.seen[shard] + replaced
+            least = self.seen[shard] + 1 | 1 if replaced else self.seen[shard]
             if int(everything) < least and not self._accept_amnesia:
                 everything = self.script(shard, FENCE, [EVERYTHING], least, retry=True)
         except Exception as error:
@@ -227,7 +228,7 @@ class Shards:
         # A session that began under the everything-fence has passed it. So if it is lost, the new one must go past the
         # old one; and the first ones of a cluster's shards are alike, or a session could begin before that of one.
         least = self.seen[shard] + 1 if self.seen[shard] else max(self.seen)
-        call = (len(words), *words, *self._preface, least, int(time.time() * 1000), *args)
+        call = (len(words), *words, *self._preface, least, self._steady(), *args)
         waiting: list[Command] = [("WAIT", wait, WAIT_MS)] if wait else []
         replies, _ = self.link.exchange(shard, [("EVALSHA", script.sha, *call), *waiting], retry=retry)
         if isinstance(replies[0], NoScriptError):
@@ -287,13 +288,14 @@ class Shards:
 
     def _watch_clock(self, shard: int, server_ms: int) -> None:
         """Notice that the server's clock has stepped so that fences have expired before the sessions they refuse."""
+        self._steady()  # which knows of the wall clock what it has seen
         state = self._clock[shard], self._furthest[shard]
         step = self._clock_step(shard, server_ms)
         if not step:
             return
         if not self._accept_amnesia:
             try:
-                number = genesis(int(time.time() * 1000), (self.seen[shard],))
+                number = genesis(self._steady(), (self.seen[shard],))
                 self.script(shard, FENCE, [EVERYTHING], number, retry=True)
             except BaseException:
                 self._clock[shard], self._furthest[shard] = state  # the next question notices it again

@@ -26,6 +26,7 @@ from ..errors import ConfigurationError, StoreUnavailable
 from . import StoreOptions
 from .breaker import Breaker
 from .clock import (
+    SteadyClock,
     expiry,
     genesis,
     has_stepped_back,
@@ -34,7 +35,7 @@ from .clock import (
     wall_clock_ms,
     when_it_may,
 )
-from .fence import ENDED, EVERYTHING
+from .fence import ENDED, EVERYTHING, exceed
 from .forks import ForkSafeLock
 from .local_set import LocalSet
 from .sqlite_file import COUNT, NEWER, Transaction, connect, oldest, require_usable, state
@@ -89,6 +90,7 @@ class SQLiteRevocations:
         # Two connections, so that a writer that waits for another process does not keep the readers waiting.
         self._write_lock = ForkSafeLock()
         self._read_lock = ForkSafeLock(before_fork=self._release)  # if both are held, taken second
+        self._steady = SteadyClock(_clock, _monotonic)
         self._local = LocalSet(options.lifetime_ms)
         self._reading = Breaker(f"{self._name} (reading)")
         self._writing = Breaker(f"{self._name} (writing)")
@@ -153,6 +155,7 @@ class SQLiteRevocations:
         """Load the rows that are new. False if the database has lost rows since this process opened it."""
         assert self._reader is not None
         now = self._clock()
+        self._steady()  # which knows of the wall clock what it has seen
         newest = self._newest
         stamp = self._view[0]  # before the rows: who commits after this writes another one
         try:
@@ -202,23 +205,29 @@ class SQLiteRevocations:
 
     def fence_now(self, keys: Sequence[bytes]) -> int:
         def change(transaction: Transaction) -> int | None:
-            number = next_revoked_before(transaction.now_ms, [transaction.number(key) or 0 for key in keys])
+            held = [transaction.number(key) or 0 for key in keys]
+            number = next_revoked_before(self._steady(), held, everything=EVERYTHING in keys)
             if number is not None:
                 transaction.fence(keys, number)
             return number
 
         return when_it_may(lambda: self._writing.call(self._write, change))
 
-    def advance(self, key: bytes, current: int, new: int) -> bool:
+    def compare_and_raise(self, limits: Sequence[tuple[bytes, int]], raises: Sequence[tuple[bytes, int]]) -> bool:
+        keys = [key for key, _ in limits]
+        if not raises:
+            return not exceed(self.lookup_now(keys), limits)
+
         def change(transaction: Transaction) -> bool:
+            held = [transaction.number(key) or 0 for key in keys]
             # The database may have lost what this process knows.
-            if max(transaction.number(key) or 0, *self._local.numbers((key,))) > current:
+            if exceed(held, limits) or exceed(self._local.numbers(keys), limits):
                 return False
-            transaction.fence((key,), new)
+            transaction.raise_all(raises)
             return True
 
-        advanced: bool = self._writing.call(self._write, change)
-        return advanced
+        is_raised: bool = self._writing.call(self._write, change)
+        return is_raised
 
     def _write(self, change: Callable[[Transaction], T]) -> T:
         deadline = monotonic() + WAIT
@@ -330,7 +339,7 @@ class SQLiteRevocations:
                         "%s has lost fences: the file was deleted or replaced, or the clock went back", self._name
                     )
                 known = [transaction.number(EVERYTHING) or 0, *self._local.numbers((EVERYTHING,))]
-                number = 0 if self._options.accept_amnesia else genesis(lost_until_ms, known)
+                number = 0 if self._options.accept_amnesia else genesis(max(lost_until_ms, self._steady()), known)
                 transaction.fence((EVERYTHING,), number)
                 transaction.set_meta("id", new_id)  # its sequence numbers may be those of other rows
                 transaction.set_meta("genesis", transaction.now_ms)

@@ -169,10 +169,14 @@ class Transaction:
 
     def fence(self, keys: Sequence[bytes], number: int) -> None:
         """Raise *keys* to *number*, and remove some of what has expired."""
+        self.raise_all([(key, number) for key in keys])
+
+    def raise_all(self, raises: Sequence[tuple[bytes, int]]) -> None:
+        """Raise each key to its number, and remove some of what has expired."""
         now, lifetime = self.now_ms, self.meta("lifetime")
-        # Later than now, if the number has run ahead of the clock.
-        raised = expiry(now, number, lifetime) - lifetime - CLOCK_STEP_MS
-        for key in keys:
+        for key, number in raises:
+            # Later than now, if the number has run ahead of the clock.
+            raised = expiry(now, number, lifetime) - lifetime - CLOCK_STEP_MS
             row = {"key": key, "number": number, "raised": NEVER if key == EVERYTHING else raised}
             self._execute(_RAISE, row)
             self.raised.append((key, number))

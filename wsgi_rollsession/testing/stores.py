@@ -9,7 +9,8 @@
 
 ``open_store`` gives a callable ``(StoreOptions) -> Revocations``. What it returns is closed by the suite. All
 stores that it opens within one test see the same set, which is empty when the test begins. A store of one
-process (``shared = False``) runs ``RevocationContract``, where each test opens one store only.
+process (``shared = False``) runs ``RevocationContract``, where each test opens one store only. The fixture
+``kept_until`` is optional.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 #: Opens one more store over the set of the test. Keyword arguments as in ``StoreOptions``.
 Open = Callable[..., Revocations]
+#: Until when a store keeps a key, in milliseconds of any clock. None: it does not tell.
+KeptUntil = Callable[[Revocations, bytes], float] | None
 
 
 def in_fork(function: Callable[[], object], seconds: float = 60.0) -> None:
@@ -96,6 +99,11 @@ class RevocationContract:
         yield open_one
         for store in opened:
             store.close()
+
+    @pytest.fixture
+    def kept_until(self) -> KeptUntil:
+        """Override it to have lifetimes tested: until when a store will keep a key, in ms of any clock that goes on."""
+        return None
 
     @pytest.fixture
     def store(self, open: Open) -> Revocations:
@@ -163,7 +171,7 @@ class RevocationContract:
         assert list(store.lookup_now([USER, TENANT, SESSION])) == [number, number, 0]
 
     def test_fence_now_goes_past_what_sessions_have_passed(self, store: Revocations) -> None:
-        """A session that begins under a revoked-before has passed its number: the next is larger, even a moment later."""
+        """A session that begins under a revoked-before has passed it: the next is larger, even a moment later."""
         for key in (USER, EVERYTHING):
             passed = list(store.lookup_now([key]))
             for _ in range(3):
@@ -177,29 +185,113 @@ class RevocationContract:
         assert numbers == sorted(set(numbers))
         assert numbers[-1] <= revoked_before(int(time.time() * 1000)) + 10
 
-    def test_advance(self, store: Revocations) -> None:
-        """``advance`` succeeds from at most the current number, and refuses when the store is further."""
-        assert store.advance(SESSION, 0, 2) is True
-        assert store.advance(SESSION, 1, 3) is False
+    def test_why_everything_was_raised(self, open: Open) -> None:
+        """The number of ``EVERYTHING`` is odd where the set was new, and even where somebody revoked."""
+        store = open()
+        assert store.lookup_now([EVERYTHING])[0] % 2 == 1
+        for keys in ([EVERYTHING], [USER, EVERYTHING]):
+            assert store.fence_now(keys) % 2 == 0
+            assert store.lookup_now([EVERYTHING])[0] % 2 == 0
+
+    def test_a_clock_that_steps_back(self, open: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The clock steps back by 30 s: ``fence_now`` refuses what was created before the step all the same."""
+        seconds, nanoseconds = time.time, time.time_ns
+        with monkeypatch.context() as ahead:
+            ahead.setattr(time, "time", lambda: seconds() + 30)
+            ahead.setattr(time, "time_ns", lambda: nanoseconds() + 30_000_000_000)
+            store = open()
+            store.fence([SESSION], 1)
+            created = int(time.time() * 1000)
+        for keys in ([USER], [EVERYTHING]):
+            assert store.fence_now(keys) * 1000 >= created
+
+    def test_a_raise_renews_the_lifetime(self, store: Revocations, kept_until: KeptUntil) -> None:
+        """A raise with a smaller number than is held leaves the number, and renews the lifetime."""
+        if kept_until is None:
+            pytest.skip("kept_until is not overridden")
+        for again in (
+            lambda: store.fence([SESSION], 3),
+            lambda: store.compare_and_raise([], [(SESSION, 3)]),
+        ):
+            store.fence([SESSION], 9)
+            before = kept_until(store, SESSION)
+            time.sleep(0.02)
+            again()
+            assert kept_until(store, SESSION) >= before + 10
+            assert list(store.lookup_now([SESSION])) == [9]
+
+    def test_a_raise_never_shortens_a_lifetime(self, store: Revocations, kept_until: KeptUntil) -> None:
+        """A number ahead of the clock is kept until the clock is there, whatever smaller one is raised after."""
+        if kept_until is None:
+            pytest.skip("kept_until is not overridden")
+        store.fence([USER], int(time.time()) + 3 * HOUR_MS // 1000)
+        before = kept_until(store, USER)
+        store.fence([USER], 1)
+        store.compare_and_raise([], [(USER, 2)])
+        assert kept_until(store, USER) >= before
+
+    def test_compare_and_raise(self, store: Revocations) -> None:
+        """It succeeds where at most the limit is held, and else raises nothing."""
+        assert store.compare_and_raise([(SESSION, 0)], [(SESSION, 2)]) is True
+        assert store.compare_and_raise([(SESSION, 1)], [(SESSION, 3)]) is False
         assert list(store.lookup_now([SESSION])) == [2]
-        assert store.advance(SESSION, 2, 3) is True
-        assert store.advance(SESSION, 5, 6) is True  # the fence that said 5 has expired, or was never needed
+        assert store.compare_and_raise([(SESSION, 2)], [(SESSION, 3)]) is True
+        # The fence that said 5 has expired, or was never needed.
+        assert store.compare_and_raise([(SESSION, 5)], [(SESSION, 6)]) is True
         assert list(store.lookup_now([SESSION])) == [6]
 
-    def test_advance_never_passes_an_end(self, store: Revocations) -> None:
-        """A session that was ended cannot be advanced."""
-        store.fence([SESSION], ENDED)
-        assert store.advance(SESSION, 7, 8) is False
-        assert list(store.lookup_now([SESSION])) == [ENDED]
+    def test_compare_and_raise_of_several_keys(self, open: Open) -> None:
+        """All are raised, each to its own number, if no limit is exceeded; none is if any one is, of whatever key."""
+        store = open(accept_amnesia=True)
+        store.fence([TENANT], 5)
+        limits = [(EVERYTHING, 0), (SESSION, 0), (TENANT, 5)]
+        raises = [(SESSION, 4), (USER, 7), (OTHER, ENDED)]
+        for n in range(3):
+            too_low = [*limits[:2], (TENANT, 4)]
+            assert store.compare_and_raise([*too_low[n:], *too_low[:n]], raises) is False
+        assert list(store.lookup_now([SESSION, USER, OTHER, TENANT])) == [0, 0, 0, 5]
+        assert store.compare_and_raise(limits, raises) is True
+        assert list(store.lookup_now([SESSION, USER, OTHER, TENANT])) == [4, 7, ENDED, 5]
+        assert list(store.last_known([SESSION, USER, OTHER])) == [4, 7, ENDED]
 
-    def test_one_of_many_advances_wins(self, store: Revocations) -> None:
-        """Of threads that advance from the same number at once, exactly one succeeds."""
+    def test_compare_and_raise_merges(self, store: Revocations) -> None:
+        """A smaller number among the raises leaves the larger one that is held."""
+        store.fence([SESSION], 9)
+        assert store.compare_and_raise([(USER, 0)], [(SESSION, 4), (USER, 1)]) is True
+        assert list(store.lookup_now([SESSION, USER])) == [9, 1]
+
+    def test_compare_and_raise_without_limits(self, store: Revocations) -> None:
+        """Without limits it raises; without raises it only answers whether the limits hold."""
+        assert store.compare_and_raise([], [(SESSION, 4), (USER, 7)]) is True
+        assert list(store.lookup_now([SESSION, USER])) == [4, 7]
+        assert store.compare_and_raise([(SESSION, 4), (USER, 7)], []) is True
+        assert store.compare_and_raise([(SESSION, 4), (USER, 6)], []) is False
+        assert store.compare_and_raise((), ()) is True
+        assert list(store.lookup_now([SESSION, USER])) == [4, 7]
+
+    def test_compare_and_raise_of_everything(self, store: Revocations) -> None:
+        """``EVERYTHING`` can be a limit, which its genesis may exceed, and can be raised."""
+        (held,) = store.lookup_now([EVERYTHING])
+        assert store.compare_and_raise([(EVERYTHING, held - 1), (SESSION, 0)], [(SESSION, 1)]) is False
+        assert list(store.lookup_now([SESSION])) == [0]
+        assert store.compare_and_raise([(EVERYTHING, held), (SESSION, 0)], [(SESSION, 1), (EVERYTHING, held + 1)])
+        assert list(store.lookup_now([SESSION, EVERYTHING])) == [1, held + 1]
+        assert store.compare_and_raise([(SESSION, 1), (EVERYTHING, held)], [(SESSION, 2)]) is False
+
+    def test_compare_and_raise_never_passes_an_end(self, store: Revocations) -> None:
+        """A session that was ended cannot go on."""
+        store.fence([SESSION], ENDED)
+        assert store.compare_and_raise([(SESSION, 7)], [(SESSION, 8), (OTHER, 1)]) is False
+        assert list(store.lookup_now([SESSION, OTHER])) == [ENDED, 0]
+
+    def test_one_of_many_raises_wins(self, store: Revocations) -> None:
+        """Of threads that raise from the same number at once, exactly one succeeds."""
         for current in range(5):
             barrier = threading.Barrier(4)
 
             def attempt(current: int = current, barrier: threading.Barrier = barrier) -> bool:
                 barrier.wait()
-                return store.advance(SESSION, current, current + 1)
+                return store.compare_and_raise([(SESSION, current)], [(SESSION, current + 1), (USER, current + 1)])
 
             with ThreadPoolExecutor(4) as pool:
                 results = [future.result() for future in [pool.submit(attempt) for _ in range(4)]]
@@ -285,7 +377,7 @@ class SharedRevocationContract(RevocationContract):
         for number in range(1, 20):
             one.fence([SESSION], number)
             assert list(other.lookup_now([SESSION])) == [number]
-            assert other.advance(OTHER, number - 1, number) is True
+            assert other.compare_and_raise([(OTHER, number - 1)], [(OTHER, number)]) is True
             assert list(one.lookup_now([OTHER])) == [number]
         number = one.fence_now([USER])
         assert list(other.lookup_now([USER])) == [number]
@@ -296,14 +388,14 @@ class SharedRevocationContract(RevocationContract):
         in_fork(lambda: store.fence([SESSION], ENDED))
         assert list(store.lookup_now([SESSION])) == [ENDED]
 
-    def test_one_of_many_processes_advances(self, open: Open) -> None:
-        """Of instances that advance from the same number at once, exactly one succeeds."""
+    def test_one_of_many_instances_raises(self, open: Open) -> None:
+        """Of instances that raise from the same number at once, exactly one succeeds."""
         stores = [open() for _ in range(4)]
         barrier = threading.Barrier(4)
 
         def attempt(store: Revocations) -> bool:
             barrier.wait()
-            return store.advance(SESSION, 0, 1)
+            return store.compare_and_raise([(SESSION, 0)], [(SESSION, 1)])
 
         with ThreadPoolExecutor(4) as pool:
             assert sorted(pool.map(attempt, stores)) == [False, False, False, True]
