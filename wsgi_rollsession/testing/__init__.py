@@ -112,17 +112,20 @@ class Snapshot:
         return self.ended is None
 
 
-def fresh_revocations(clock: Callable[[], float] = time.time) -> Callable[[StoreOptions], Revocations]:
+def fresh_revocations(clock: Callable[[], float] | None = None) -> Callable[[StoreOptions], Revocations]:
     """An empty revocation set, in memory, for each application that is made: ``revocations=fresh_revocations(clock)``.
 
-    It has lost nothing. While *clock* stands still, the same tag can be revoked five times; for more it has to move, or
-    ``revoke`` waits ten seconds and raises ``StoreUnavailable``.
+    It has lost nothing: no session is refused because it began earlier.
 
     Args:
-        clock: Unix seconds; the one that the ``clock`` option gets. It must not go back.
+        clock: Unix seconds; the one that the ``clock`` option gets. It may stand still, and must not go back.
     """
-    # With a genesis, sessions could be revoked by ``revoke_everything`` only once the clock has passed it.
-    return lambda options: MemoryRevocations.by_clock(replace(options, accept_amnesia=True), clock)
+
+    def opened(options: StoreOptions) -> Revocations:
+        options = replace(options, accept_amnesia=True)
+        return MemoryRevocations(options) if clock is None else MemoryRevocations.by_clock(options, clock)
+
+    return opened
 
 
 def session_cookies(
