@@ -33,9 +33,16 @@ class Arrival:
             now: Unix milliseconds.
             look_up: asks for the numbers of fences. Called once at most.
         """
-        judge(self.presented, now, look_up)
+        presented = self.presented
+        if len(presented) == 1:  # as nearly always
+            one = presented[0]
+            one.ended = one.expired(now) or policy.refused(look_up(one.keys), one.limits)
+            if one.ended is None and one.is_login and not self.opening.refusals:
+                return one
+        else:
+            judge(presented, now, look_up)
         chosen, dead, refusals = None, None, self.opening.refusals
-        for each in self.presented:
+        for each in presented:
             if each.ended is None:
                 if chosen is None or rank(each) > rank(chosen):
                     chosen = each
@@ -64,9 +71,7 @@ def judge(presented: Sequence[Presented], now: int, look_up: LookUp) -> None:
         each.ended = each.expired(now)
         if each.ended is None:
             living.append(each)
-    if len(living) == 1:  # as nearly always
-        living[0].ended = policy.refused(look_up(living[0].keys), living[0].limits)
-    elif living:
+    if living:
         numbers = look_up(tuple(key for each in living for key in each.keys))
         start = 0
         for each in living:

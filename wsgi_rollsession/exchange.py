@@ -48,11 +48,12 @@ class Exchange:
     _identity: tuple[str | None] | None = None  # who was logged in before the identity key was first changed
     _id: bytes | None = None  # of the session that begins then
     _arrival: Arrival | None = None
-    _pair: int | None = None  # the pair of slots used last; None: as presented
+    _pair: int | None = None  # the pair of slots that it has taken
 
     def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
         self.site = site
         self.header = header
+        self._lock = Lock()
         #: What the response carries in any case: what has been done, by name, in the order in which it is sent.
         self.outbox = {each.name: each for each in carried} if carried else {}
 
@@ -60,8 +61,7 @@ class Exchange:
         """The data of the session that the request presents."""
         document = self.document
         if document is None:
-            # One lock for each request that loads its session; dict.setdefault is atomic.
-            with self.__dict__.setdefault("_lock", Lock()):
+            with self._lock:
                 document = self.document
                 if document is None:
                     document = self._find()
@@ -365,10 +365,11 @@ class Exchange:
 
     @property
     def next_pair(self) -> int:
-        """The pair of slots that a login takes."""
+        """The pair of slots that a login takes. A request takes one, whatever ends and begins in it."""
+        if self._pair is not None:
+            return self._pair
         opening = self.arrival.opening
-        used = opening.slot if self._pair is None else self._pair
-        return self.site.cookies.next_pair(used, opening.session_names)
+        return self.site.cookies.next_pair(opening.slot, opening.session_names)
 
     def advance_slot(self) -> None:
         """Let the pair that a login takes count as used."""

@@ -161,11 +161,12 @@ class Site:
 class Presented:
     """A session whose cookie the request carried, and which is authentic; or which this request has sealed."""
 
-    __slots__ = ("ended", "ends", "idle", "keys", "last_activity", "limits", "name", "record")
+    __slots__ = ("ended", "ends", "idle", "is_login", "keys", "last_activity", "limits", "name", "record")
 
     def __init__(self, name: str, opened: Opened) -> None:
         self.name = name
         self.last_activity, self.idle, self.ends, self.record, self.keys, self.limits = opened
+        self.is_login = self.record.authenticated != 0
         #: Why it is not alive, or None.
         self.ended: Ended | None = None
 
@@ -179,10 +180,6 @@ class Presented:
     def key(self) -> bytes:
         """The session's own fence."""
         return self.keys[1]
-
-    @property
-    def is_login(self) -> bool:
-        return self.record.authenticated != 0
 
     def expired(self, now: int) -> Ended | None:
         """Why it is over by the clock at *now* (Unix ms), or None."""

@@ -53,54 +53,46 @@ def _decide(exchange: Exchange, document: Document, wants_roll: WantsRoll) -> No
     try:
         data = document.dump()
         act = ACTS[exchange.standing][exchange.change(data)]
-        if act is Act.DROP:
-            _log_dropped(exchange, exchange.why_lost())
-        elif act is Act.ROLL and not exchange.leaves:  # as for most requests
+        if act is Act.ROLL and not exchange.leaves:  # as for most requests
             if exchange.session is not None:
                 _roll(exchange, exchange.session, wants_roll)
         else:
             _perform(exchange, act, data, wants_roll)
     except SessionConflict as error:
-        if act is not Act.WRITE and act is not Act.SEND:
+        if act not in (Act.WRITE, Act.SEND, Act.DROP):
             exchange.revert()
             raise
-        _log_dropped(exchange, str(error))
+        session = exchange.session
+        log.warning("session %s: a write was dropped: %s", session.record.id.hex() if session else "-", error)
     except BaseException:
         exchange.revert()
         raise
-
-
-def _log_dropped(exchange: Exchange, why: str) -> None:
-    session = exchange.session
-    log.warning("session %s: a write was dropped: %s", session.record.id.hex() if session else "-", why)
 
 
 def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | None) -> None:
     """Carry out an act on *data*. *wants_roll* is None for ``save()``, whose write is activity."""
     if exchange.leaves and act is not Act.LOGOUT and exchange.identities()[1] is None:
         end_unseen(exchange)
-    match act:
-        case Act.ROLL | Act.SEND:
-            if wants_roll is None or act is Act.SEND:
-                _confirm(exchange, Ask.SEND if act is Act.SEND else _ask_to_write(exchange))
-            elif exchange.session is not None:
-                _roll(exchange, exchange.session, wants_roll)
-            return
-        case Act.BEGIN:
-            _begin(exchange, data)
-        case Act.WRITE:
-            _write(exchange, data, wants_roll)
-        case Act.LOGIN:
-            log_in(exchange)
-        case Act.RENEW:
-            renew(exchange)
-        case Act.LOGOUT:
-            log_out(exchange)
-        case Act.CONFLICT:
-            raise SessionConflict(exchange.why_lost())
-        case _:
-            return
+    if act is Act.WRITE:
+        _write(exchange, data, wants_roll)
+    elif act in _LOGINS:
+        _LOGINS[act](exchange)
+    elif act is Act.BEGIN:
+        _begin(exchange, data)
+    elif act is Act.DROP or act is Act.CONFLICT:
+        raise SessionConflict(exchange.why_lost())
+    else:
+        if act is Act.SEND:
+            _confirm(exchange, Ask.SEND)
+        elif act is Act.ROLL and wants_roll is None:  # nothing is to be saved: is it alive?
+            _confirm(exchange, Ask.VERSIONED if exchange.site.settings.versioned else Ask.WRITE)
+        elif act is Act.ROLL and wants_roll is not None and exchange.session is not None:
+            _roll(exchange, exchange.session, wants_roll)
+        return
     exchange.done()
+
+
+_LOGINS = {Act.LOGIN: log_in, Act.RENEW: renew, Act.LOGOUT: log_out}
 
 
 def _looks_due(exchange: Exchange) -> bool:
@@ -184,10 +176,6 @@ def _end_others(exchange: Exchange, session: Presented) -> None:
             each.ended = Ended.LOGGED_OUT
 
 
-def _ask_to_write(exchange: Exchange) -> Ask:
-    return Ask.VERSIONED if exchange.site.settings.versioned else Ask.WRITE
-
-
 def _confirm(exchange: Exchange, ask: Ask) -> Without | None:
     """Ask the fences, authoritatively, whether the session may be issued. If nobody answered: how it may be.
 
@@ -269,6 +257,6 @@ def save(exchange: Exchange) -> None:
     document = exchange.changing()
     data = document.dump()
     act = ACTS[exchange.standing][exchange.change(data)]
-    if act is Act.DROP or (act is Act.NOTHING and exchange.standing is Standing.LOST):
+    if act is Act.NOTHING and exchange.standing is Standing.LOST:
         raise SessionConflict(exchange.why_lost())
     _perform(exchange, act, data, None)

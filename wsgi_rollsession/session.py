@@ -256,7 +256,7 @@ class Session(MutableMapping[str, Any]):
         Raises:
             ValueError: the session does not have that tag.
             SessionConflict: somebody else ended the session, or revoked the tag, meanwhile.
-            StoreUnavailable: the store did not confirm it. The other sessions may still be current.
+            StoreUnavailable: the store did not confirm it. The other sessions may still be alive.
             SessionTooLarge
             SessionCommitted
         """
