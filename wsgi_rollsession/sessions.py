@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import caching, response
@@ -91,6 +93,13 @@ class Sessions:
     def owns(self, session: Session) -> bool:
         """Whether *session* was begun here, and not by another ``Sessions``."""
         return exchange_of(session).site is self._site
+
+    def by_clock(self, clock: Callable[[], float]) -> Sessions:
+        """The same sessions by another clock, in Unix seconds: for tests, of what happened some time ago."""
+        other = copy(self)
+        other.settings = replace(self.settings, clock=clock)
+        other._site = Site(other.settings, self.revocations)
+        return other
 
     def commit(
         self, session: Session, status: str, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None = None
