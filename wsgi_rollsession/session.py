@@ -210,7 +210,7 @@ class Session(MutableMapping[str, Any]):
     @property
     def presented(self) -> bool:
         """Whether the request carries a cookie of our names, authentic or not."""
-        return bool(self._exchange.arrival.names)
+        return bool(self._exchange.arrival.opening.session_names)
 
     # What can be done with it
 
