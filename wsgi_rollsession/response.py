@@ -52,10 +52,10 @@ def commit(exchange: Exchange, wants_roll: WantsRoll) -> list[Sent]:
 def _decide(exchange: Exchange, document: Document, wants_roll: WantsRoll) -> None:
     try:
         data = document.dump()
-        act = ACTS[exchange.standing][exchange.change(data)]
+        act = _next_act(exchange, data)
         if act is Act.DROP:
             _log_dropped(exchange, exchange.why_lost())
-        elif act is Act.ROLL and not exchange.leaves:  # as for most requests
+        elif act is Act.ROLL:  # as for most requests
             if exchange.session is not None:
                 _roll(exchange, exchange.session, wants_roll)
         else:
@@ -75,10 +75,16 @@ def _log_dropped(exchange: Exchange, why: str) -> None:
     log.warning("session %s: a write was dropped: %s", session.record.id.hex() if session else "-", why)
 
 
-def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | None) -> None:
-    """Carry out an act on *data*. *wants_roll* is None for ``save()``, whose write is activity."""
+def _next_act(exchange: Exchange, data: bytes) -> Act:
+    """What is to be done. A logout where nobody was found is done first, whatever becomes of the rest."""
+    act = ACTS[exchange.standing][exchange.change(data)]
     if exchange.leaves and act is not Act.LOGOUT and exchange.identities()[1] is None:
         end_unseen(exchange)
+    return act
+
+
+def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | None) -> None:
+    """Carry out an act on *data*. *wants_roll* is None for ``save()``, whose write is activity."""
     match act:
         case Act.ROLL | Act.SEND:
             if wants_roll is None or act is Act.SEND:
@@ -268,7 +274,7 @@ def save(exchange: Exchange) -> None:
     """
     document = exchange.changing()
     data = document.dump()
-    act = ACTS[exchange.standing][exchange.change(data)]
+    act = _next_act(exchange, data)
     if act is Act.DROP or (act is Act.NOTHING and exchange.standing is Standing.LOST):
         raise SessionConflict(exchange.why_lost())
     _perform(exchange, act, data, None)
