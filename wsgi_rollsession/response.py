@@ -44,7 +44,7 @@ def commit(exchange: Exchange, wants_roll: WantsRoll) -> list[Sent]:
 
     Raises:
         SessionTooLarge, SessionValueError: the session cannot be kept.
-        SessionConflict: a login, or ``regenerate()``, found that the session has ended.
+        SessionConflict: a login over somebody found that this session has ended.
         StoreUnavailable: the store did not confirm what the outage policy wants to be confirmed.
         After any of these, the session is what it was before, and a second call sends what had been done.
     """

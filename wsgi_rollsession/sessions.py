@@ -113,7 +113,7 @@ class Sessions:
 
         Raises:
             SessionTooLarge, SessionValueError: the session cannot be kept.
-            SessionConflict: a login, or ``regenerate()``, found that the session has ended.
+            SessionConflict: a login over somebody found that this session has ended.
             StoreUnavailable: a logout, or a login over somebody, was not confirmed; or as the outage policy has it.
             After any of these, the session is what it was before the request, but for what ``save()``,
             ``invalidate()`` and ``revoke_others()`` have done, and the next call, for an error page, sends that.
