@@ -251,7 +251,8 @@ class Session(MutableMapping[str, Any]):
     def revoke_others(self, tag: str) -> None:
         """Log out everywhere else, at once: end every other session with *tag*, one of this session's.
 
-        If somebody logs in or out in this request, that is saved first. This session goes on in a new epoch, which the response carries. If that fails, its own user is logged out too.
+        This session goes on in a new epoch, which the response carries. If that fails, its own user is logged out too.
+        If somebody logs in or out in this request, that is saved first.
 
         Raises:
             ValueError: the session does not have that tag.
