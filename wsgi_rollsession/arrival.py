@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from . import policy
@@ -11,6 +12,9 @@ from .presented import Presented, Site, open_presented, rank
 from .seal import UnknownKey, Unsealable, unauthenticated_time
 
 log = logging.getLogger("wsgi_rollsession")
+
+#: How many leases are tried under one name, the last ones; fewer with each of several sessions of that name.
+MOST_LEASES = 64
 
 LookUp = Callable[[tuple[bytes, ...]], Sequence[int]]
 
@@ -70,6 +74,10 @@ class Arrival:
         """Open what is authentic. What is to be said of the rest, and whether a login whose key is gone is among it."""
         presented, refusals, key_is_gone = [], [], False
         leases = self.found.leases
+        if leases and len(self.names) > 1:
+            # Each lease is tried with each session of its name: many of both would be a square of work.
+            counts = Counter(self.names)
+            leases = {name: each[-max(MOST_LEASES // max(counts[name], 1), 1) :] for name, each in leases.items()}
         for name, value in self.found.sessions:
             try:
                 each, lease_refusal = open_presented(site, name, value, leases.get(name, ()))
