@@ -326,7 +326,7 @@ Sessions(keys="", revocations="", versioned=3.5)
 
 
 def test_a_misspelt_option_is_an_error_for_type_checkers(tmp_path: Path) -> None:
-    """mypy accepts the options that there are, and names the line of one that is misspelt, missing or of no such type."""
+    """mypy accepts the options that there are, and names a line where one is misspelt, missing or of no such type."""
     pytest.importorskip("mypy", reason="mypy is not installed: see requirements/lint.txt")
     snippet = tmp_path / "snippet.py"
     snippet.write_text(TYPED)
