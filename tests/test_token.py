@@ -154,9 +154,9 @@ def test_numbers_go_with_their_tags() -> None:
         (MOST_WRITES - 1, 0, False, 1 << 16 | 1),
         (MOST_WRITES, 0, True, 1 << 16 | 1),
         (1 << 16 | 1, 1, False, 2 << 16 | 1),
-        (65_533 << 16 | 9, 65_533, False, 65_534 << 16 | 1),
-        (65_534 << 16 | 1, 65_534, False, None),
-        (65_534 << 16 | MOST_WRITES, 65_534, True, None),
+        (16_382 << 16 | 9, 16_382, False, 16_383 << 16 | 1),
+        (16_383 << 16 | 1, 16_383, False, None),
+        (16_383 << 16 | MOST_WRITES, 16_383, True, None),
     ],
 )
 def test_epochs(version: int, of: int, worn: bool, following: int | None) -> None:
@@ -169,9 +169,9 @@ def test_epochs(version: int, of: int, worn: bool, following: int | None) -> Non
         assert next_epoch(version) == following > version
 
 
-def test_no_version_is_the_number_that_ends_a_session() -> None:
-    """The last version of the last epoch is smaller than ENDED, which refuses every version."""
-    assert 65_534 << 16 | MOST_WRITES < ENDED
+def test_no_version_is_a_time_or_the_number_that_ends_a_session() -> None:
+    """The last version of the last epoch is smaller than any time in seconds, and than ENDED, which refuses them all."""
+    assert 16_383 << 16 | MOST_WRITES < 1_700_000_000 < ENDED
 
 
 def test_flags_are_different_bits() -> None:

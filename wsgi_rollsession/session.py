@@ -18,7 +18,7 @@ from .token import MAX_TAGS, NEVER, UNLIMITED
 _ABSENT = object()
 
 
-class Tags(frozenset[bytes]):
+class Tags(frozenset[str | bytes]):
     """A session's tags. Only their hashes are kept, so ask for a tag by its text: ``"user:42" in session.tags``."""
 
     __slots__ = ()
@@ -210,7 +210,7 @@ class Session(MutableMapping[str, Any]):
     @property
     def presented(self) -> bool:
         """Whether the request carries a cookie of our names, authentic or not."""
-        return bool(self._exchange.arrival.names)
+        return bool(self._exchange.arrival.opening.session_names)
 
     # What can be done with it
 
