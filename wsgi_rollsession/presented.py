@@ -5,6 +5,7 @@ What opens is remembered, because a browser sends the same header again and agai
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,6 +25,9 @@ from .token import Record
 REMEMBERED = 1024
 #: Longer headers are not remembered, in characters.
 LONGEST_REMEMBERED = 4096
+#: Where there are several sessions, how many leases are tried under one name, the last ones; with each of several
+#: sessions of that name fewer.
+MOST_LEASES = 64
 
 
 class Opened(NamedTuple):
@@ -102,10 +106,15 @@ class Site:
 
     def _opening(self, header: str) -> Opening:
         found = self.cookies.parse(header)
+        leases = found.leases
+        if len(found.sessions) > 1 and leases:
+            # Each lease is tried with each session of its name: many of both would be a square of work.
+            counts = Counter(name for name, _ in found.sessions)
+            leases = {name: each[-max(MOST_LEASES // max(counts[name], 1), 1) :] for name, each in leases.items()}
         sessions, refusals, key_is_gone = [], [], False
         for name, value in found.sessions:
             try:
-                opened, lease_refusal = self._open_leased(name, value, found.leases.get(name, ()))
+                opened, lease_refusal = self._open_leased(name, value, leases.get(name, ()))
             except (Unsealable, ValueError) as error:  # ValueError: authentic, and malformed
                 refusals.append(f"session cookie {name!r} refused: {error}")
                 key_is_gone |= isinstance(error, UnknownKey) and self.cookies.is_login(name)
