@@ -7,7 +7,7 @@ from os import urandom
 from threading import Lock
 from typing import NoReturn
 
-from . import policy, token
+from . import policy, successor, token
 from .arrival import Arrival
 from .cookies import Sent
 from .document import EMPTY, Document, encode, identity
@@ -48,7 +48,7 @@ class Exchange:
     _identity: tuple[str | None] | None = None  # who was logged in before the identity key was first changed
     _id: bytes | None = None  # of the session that begins then
     _arrival: Arrival | None = None
-    _pair: int | None = None  # the pair of slots that this response takes, if it has taken one
+    _pair: int | None = None  # the pair of slots that it has taken
 
     def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
         self.site = site
@@ -74,7 +74,7 @@ class Exchange:
         """What the request presents."""
         arrival = self._arrival
         if arrival is None:
-            arrival = self._arrival = Arrival(self.site, self.header)
+            arrival = self._arrival = Arrival(self.site.open_header(self.header))
         return arrival
 
     @property
@@ -87,7 +87,7 @@ class Exchange:
 
     def _find(self) -> Document:
         arrival = self.arrival
-        session = self.session = arrival.choose(self.site, self.now(), self._look_up)
+        session = self.session = arrival.choose(self.now(), self._look_up)
         self.nobody = arrival.ended
         self.standing = Standing.NEW if session is None else Standing.HELD
         return Document(EMPTY if session is None else session.record.data)
@@ -137,6 +137,12 @@ class Exchange:
         document = self.document
         return document is not None and (self.leaves or self.change(document.dump()) is not Change.SAME)
 
+    @property
+    def logs_in_or_out(self) -> bool:
+        """Whether the response carries a login, a logout, or the next epoch of a login."""
+        document = self.changing()
+        return self.change(document.dump()) not in (Change.SAME, Change.WRITTEN)
+
     def is_somebody(self) -> bool:
         """Whether the session is that of a user."""
         return self.session is not None and self.session.is_login and not self.is_cleared
@@ -161,6 +167,9 @@ class Exchange:
 
     def change(self, raw: bytes) -> Change:
         """What the application has done with the session, whose data are *raw* by now."""
+        assert self.document is not None
+        if self._identity is None and self.regeneration is None and not self.is_cleared and not self.leaves:
+            return Change.SAME if raw is self.document.raw else Change.WRITTEN  # as for most requests
         before, after = self.identities()
         if self.is_cleared:
             return Change.CLEARED if self.regeneration is None and after is None else Change.LOGGED_IN
@@ -171,8 +180,8 @@ class Exchange:
                 return Change.LOGGED_IN
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED
         if before != after:
-            return Change.LOGGED_IN if before is None else Change.SWITCHED
-        assert self.document is not None
+            was_somebody = before is not None or (self.is_somebody() and self.standing is Standing.LOST)
+            return Change.SWITCHED if was_somebody else Change.LOGGED_IN
         return Change.SAME if raw is self.document.raw else Change.WRITTEN
 
     def changing(self) -> Document:
@@ -252,7 +261,9 @@ class Exchange:
                 self.lose(ended)
                 if session.is_login:
                     raise SessionConflict(str(ended))
-        self.regeneration = Regeneration(tags, idle_s, absolute_s, persistent, at, held, unasked)
+        asked_now = Regeneration(tags, idle_s, absolute_s, persistent, at, held, unasked)
+        before = self.regeneration
+        self.regeneration = asked_now if before is None else successor.both(before, asked_now)
         if self.standing is Standing.LOST or (self.site.identity_key is None and self.is_switched()):
             document.keep_assigned()
 
@@ -350,11 +361,11 @@ class Exchange:
     def names(self) -> list[str]:
         """The names of all cookies that are there, or would be: of sessions and leases."""
         settled = [each.name for each in self.outbox.values() if each.name != self.site.cookies.slot]
-        return [*self.arrival.found.names, *settled]
+        return [*self.arrival.opening.names, *settled]
 
     def forget_cookies(self, names: Sequence[str]) -> None:
         """Delete cookies that the browser has, and do not send those that it lacks."""
-        presented = self.arrival.found.names
+        presented = self.arrival.opening.names
         for name in names:
             if name in presented:
                 self.settle(Sent(name, None, None))
@@ -363,9 +374,11 @@ class Exchange:
 
     @property
     def next_pair(self) -> int:
-        """The pair of slots that a login takes. One response takes one: it may begin a login after it ended another."""
-        arrival = self.arrival
-        return self._pair or self.site.cookies.next_pair(arrival.found.slot, arrival.names)
+        """The pair of slots that a login takes. A request takes one, whatever ends and begins in it."""
+        if self._pair is not None:
+            return self._pair
+        opening = self.arrival.opening
+        return self.site.cookies.next_pair(opening.slot, opening.session_names)
 
     def advance_slot(self) -> None:
         """Let the pair that a login takes count as used."""
@@ -381,7 +394,7 @@ class Exchange:
         site = self.site
         value = seal_session(site.ring, name, issued, token.pack(record))
         sent = Sent(name, value, None if record.flags & TRANSIENT else max((record.ends - now) // 1000, 0))
-        size = len(site.cookies.header(name, value, sent.max_age))
+        size = site.cookies.size(name, value, sent.max_age)
         if size > LIMIT:
             assert self.document is not None
             sizes = sorted(((len(encode(item)), key) for key, item in self.document.read().items()), reverse=True)
