@@ -18,6 +18,8 @@ from .world import NAME, NAMES, SLOT, SLOTS, Browser, Call, Cookie, LeaseCookie,
 #: A step: what happens, and to what. Numbers of requests that do not exist are passed over, so any step can be left out.
 Step = tuple[Any, ...]
 USERS = ("alice", "bob")
+#: Acts that end no login.
+QUIET = ("roll", "nothing", "send", "write", "begin", "drop")
 
 
 class History(NamedTuple):
@@ -452,19 +454,25 @@ class Machine:
         if visit.standing == "lost" or isinstance(verdict, str):
             return "lost"
         what = visit.regeneration
-        asked = {EVERYTHING} if what is None else what.asked
-        user = visit.identities[1]
-        for tag in (*asked, f"user:{user}"):
-            since = what.event if what is not None and tag in what.asked else request.start_event
+        if what is not None and self.world.clock.wall >= what.at + 1000 * (what.idle_s or request.process.idle_s):
+            return None  # the login took too long
+        if what is not None and what.absolute_s and self.world.clock.wall >= what.at + 1000 * what.absolute_s:
+            return None
+        asked = {} if what is None else what.asked
+        for tag in (EVERYTHING, *asked, f"user:{visit.identities[1]}"):
+            since = asked.get(tag, request.start_event)
             if any(at > since for at, _, _ in model.revoked.get(tag, ())):
                 return None
         self.check(verdict is VAGUE or (what is not None and what.unasked), "2: a conflict without a reason")
         request.blurred = True
         return "vague"
 
-    def after_error(self, request: Request, error: Exception) -> None:
+    def after_error(self, request: Request, error: Exception, act: str = "") -> None:
         visit = request.visit
         assert visit is not None
+        if act in QUIET and visit.leaves and any(each.method == "fence" and each.answered for each in request.calls):
+            self._end_unseen(request)  # that was done first
+            visit.leaves = False
         if self.excused(request, error) == "lost":
             visit.standing = "lost"
 
@@ -535,7 +543,7 @@ class Machine:
             return False
         event, unasked = request.calls[-1].event, not all(each.answered for each in request.calls)
         base = visit.base if not visit.cleared and visit.standing != "lost" else None
-        asked = frozenset((EVERYTHING, *(base.copy.tags if base is not None else ()), *(tags or ())))
+        asked = dict.fromkeys((EVERYTHING, *(base.copy.tags if base is not None else ()), *(tags or ())), event)
         if base is not None:
             verdict = self.judge(request, base, at, event)
             is_login = base.copy.life.is_login
@@ -544,7 +552,8 @@ class Machine:
                 visit.standing = "lost"
             elif verdict is VAGUE and not is_login and dict(request.session) != visit.data:
                 visit.standing = "lost"
-        visit.regeneration = Regeneration(tags, idle_s, absolute_s, persistent, at, event, asked, unasked)
+        asked_now = Regeneration(tags, idle_s, absolute_s, persistent, at, asked, unasked)
+        visit.regeneration = asked_now if visit.regeneration is None else visit.regeneration.then(asked_now)
         if visit.standing == "lost" or (not visit.identity and visit.is_somebody and not visit.is_renewed):
             visit.keep_assigned()
         self.same_data(request)
@@ -593,7 +602,7 @@ class Machine:
         tag = None if base is None else next((each for each in sorted(base.copy.tags) if each.startswith("user:")), None)
         if tag is None or visit.cleared or base is None or visit.change() == "logout":
             return
-        if visit.change() in ("login", "switch", "renew"):  # what was asked for before is done before
+        if visit.change() in ("login", "switch", "renew"):  # that is done before
             self.do_save(request, visit, None, pause)
             base = visit.base
             if request.blurred or visit.standing != "sealed" or base is None or tag not in base.copy.tags:
@@ -610,7 +619,9 @@ class Machine:
         start, now, act = self.model.event, self.world.clock.wall, visit.act()
         error = self.perform(request, lambda session: session.save(), pause)
         if error is not None:
-            self.after_error(request, error)
+            if act == "login" and (visit.standing == "lost" or visit.change() == "switch"):
+                visit.keep_assigned()
+            self.after_error(request, error, act)
             self.ambiguous(request)
             return
         self.check(act not in ("drop", "conflict"), "8: save() did not say that the session is lost")
@@ -667,7 +678,7 @@ class Machine:
         error = self.perform(request, lambda session: request.start("200 OK", headers), pause)
         request.state = "answered"
         if error is not None:
-            self.after_commit_error(request, error)
+            self.after_commit_error(request, error, act)
             if kind == "nopage" or request.blurred:
                 self.close(request)
                 self.over(request)
@@ -683,7 +694,7 @@ class Machine:
         if not request.blurred:
             self.apply(request, act, start, now, request.answer)
 
-    def after_commit_error(self, request: Request, error: Exception) -> None:
+    def after_commit_error(self, request: Request, error: Exception, act: str) -> None:
         visit = request.visit
         if visit is None:
             self.check(
@@ -694,7 +705,7 @@ class Machine:
             request.blurred = True
             self.failed(request)
             return
-        self.after_error(request, error)
+        self.after_error(request, error, act)
         self.ambiguous(request)
         visit.revert()
         if not request.blurred:
@@ -758,14 +769,14 @@ class Machine:
         for name, value, _ in sent:
             base_name = name.removesuffix("-lease")
             self.check(name == SLOT or base_name in NAMES, "5: a cookie of an unknown name")
-            if value is None and not request.deletes and act in ("unread", "roll", "nothing", "send", "write", "begin", "drop"):
+            if value is None and not request.deletes and act in ("unread", *QUIET):
                 self.check(
                     visit is not None and visit.leaves and base_name in SLOTS, "1: a response deletes what a logout needs"
                 )
             if value is not None:
                 request.known.add(value)
         self.check(len(sessions) <= 1, "5: more than one session in a response")
-        if visit is not None and visit.leaves and act in ("roll", "nothing", "send", "write", "begin", "drop"):
+        if visit is not None and visit.leaves and act in QUIET and request.visit is not None:
             self._end_unseen(request)
         asked = [each for each in request.calls if each.method in ("lookup_now", "compare_and_raise", "last_known")]
         answered = [each for each in asked if each.answered and each.yes]
@@ -898,18 +909,21 @@ class Machine:
         self.counts["met: identity taken out where nobody is"] += 1
         request.deletes = True
 
+    def _dropped(self, request: Request, visit: Visit, base: Held, now: int) -> None:
+        """A write was not kept. It needs a reason."""
+        event, clock = self.model.event, self.world.clock.wall
+        if self.judge(request, base, now, event) is None and self.judge(request, base, clock, event) is None:
+            self.check(request.degraded, f"2: a write to {base.copy.life} was dropped without a reason")
+        self.counts["met: a write was dropped"] += 1
+        visit.standing = "lost"
+
     def _write(
         self, request: Request, visit: Visit, sent: Any, event: int, now: int, until: int, tag: str | None
     ) -> None:
         process, base = request.process, visit.base
         assert base is not None
-        if sent is None:  # it was dropped
-            if self.judge(request, base, now, self.model.event) is None and self.judge(
-                request, base, self.world.clock.wall, self.model.event
-            ) is None and all(each.answered for each in request.calls):
-                self.lost(base)
-            self.counts["met: a write was dropped"] += 1
-            visit.standing = "lost"
+        if sent is None:
+            self._dropped(request, visit, base, now)
             return
         for moment in (now, until):
             verdict = self.judge(request, base, moment, event)
@@ -935,6 +949,10 @@ class Machine:
     ) -> None:
         process, base, what = request.process, visit.base, visit.regeneration
         assert base is not None
+        if sent is None and tag is None and request.state == "answered":  # it was dropped, as a write is
+            self._dropped(request, visit, base, now)
+            self.ambiguous(request)
+            return
         self.check(sent is not None, "8: a new epoch without a cookie")
         for moment in (now, until):
             verdict = self.judge(request, base, moment, event)
@@ -953,7 +971,7 @@ class Machine:
             if each in copy.passed:
                 passed[each] = copy.passed[each]
             else:
-                passed[each] = what.event if what is not None and each in what.asked else asked[-1]
+                passed[each] = what.asked[each] if what is not None and each in what.asked else asked[-1]
         if tag is not None:
             passed[tag] = event
         if user is not None:
@@ -1009,7 +1027,7 @@ class Machine:
         passed: dict[str, int | None] = {}
         for each in (EVERYTHING, *tags):
             known = what is not None and each in what.asked
-            passed[each] = what.event if known and what is not None else asked[-1] if asked else None
+            passed[each] = what.asked[each] if known and what is not None else asked[-1] if asked else None
         full = visit.data
         less = {key: value for key, value in full.items() if key in visit.assigned}
         unasked = request.degraded

@@ -194,9 +194,21 @@ class Regeneration(NamedTuple):
     absolute_s: int | None
     persistent: bool | None
     at: int
-    event: int
-    asked: frozenset[str]
+    #: By tag, and for everything: what was known of it.
+    asked: dict[str, int]
     unasked: bool
+
+    def then(self, second: Regeneration) -> Regeneration:
+        """Two calls in one request: the second adds to the first."""
+        return Regeneration(
+            self.tags if second.tags is None else second.tags,
+            self.idle_s if second.idle_s is None else second.idle_s,
+            self.absolute_s if second.absolute_s is None else second.absolute_s,
+            self.persistent if second.persistent is None else second.persistent,
+            self.at,
+            {**second.asked, **self.asked},
+            self.unasked or second.unasked,
+        )
 
 
 class Visit:
@@ -309,7 +321,8 @@ class Visit:
                 return "login"
             return "renew" if self.is_renewed else "switch"
         if before != after:
-            return "login" if before is None else "switch"
+            is_switch = before is not None or (self.is_somebody and self.standing == "lost")
+            return "switch" if is_switch else "login"
         return "same" if self.data == self.stored else "write"
 
     def act(self) -> str:
@@ -318,7 +331,7 @@ class Visit:
         if change in ("login", "logout"):
             return change
         if self.standing == "lost":
-            return {"same": "nothing", "write": "drop"}.get(change, "conflict")
+            return {"same": "nothing", "write": "drop", "renew": "drop"}.get(change, "conflict")
         if change == "switch":
             return "login"
         if change == "same":
