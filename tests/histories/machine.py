@@ -273,7 +273,7 @@ class Machine:
             (f"{NAME}-{junk % 4 + 1}", "AQ" + "A" * 252),
             (NAME, "x" * (junk % 90)),
             (f"{NAME}-2-lease", "AQ" + "B" * 46),
-            (SLOT, "7"),
+            (f"{NAME}-slots", "7"),
             (f"{NAME}-3b", stray.value if stray is not None and stray.name != f"{NAME}-3b" else "="),
             (f"{NAME}-9", "A" * 256),
         ]
@@ -454,10 +454,12 @@ class Machine:
         if visit.standing == "lost" or isinstance(verdict, str):
             return "lost"
         what = visit.regeneration
-        if what is not None and self.world.clock.wall >= what.at + 1000 * (what.idle_s or request.process.idle_s):
+        at = request.committed_at if what is None else what.at
+        idle_s, absolute_s = request.process.idle_s, request.process.setup.absolute_s
+        if what is not None:
+            idle_s, absolute_s = min(idle_s, what.idle_s or idle_s), min(absolute_s, what.absolute_s or absolute_s)
+        if self.world.clock.wall >= at + 1000 * min(idle_s, absolute_s):
             return None  # the login took too long
-        if what is not None and what.absolute_s and self.world.clock.wall >= what.at + 1000 * what.absolute_s:
-            return None
         asked = {} if what is None else what.asked
         for tag in (EVERYTHING, *asked, f"user:{visit.identities[1]}"):
             since = asked.get(tag, request.start_event)
@@ -470,7 +472,7 @@ class Machine:
     def after_error(self, request: Request, error: Exception, act: str = "") -> None:
         visit = request.visit
         assert visit is not None
-        if act in QUIET and visit.leaves and any(each.method == "fence" and each.answered for each in request.calls):
+        if act not in ("", "logout") and visit.leaves and any(each.method == "fence" and each.answered for each in request.calls):
             self._end_unseen(request)  # that was done first
             visit.leaves = False
         if self.excused(request, error) == "lost":
@@ -686,7 +688,7 @@ class Machine:
             error = self.perform(request, lambda session: request.start("500 Sorry", [], (None, None, None)))
             self.check(error is None, f"8: the error page failed too: {error!r}")
             request.answer = cookies_of(request.started)
-            request.extends = True
+            request.extends = kind != "noroll"
             if request.visit is not None:
                 self.apply(request, request.visit.act(), model.event, world.clock.wall, request.answer)
             return
