@@ -120,7 +120,7 @@ JUNK: list[tuple[str, str, bool]] = [
 
 @pytest.mark.parametrize(("junk", "reason", "key_is_gone"), JUNK, ids=[row[1] for row in JUNK])
 def test_what_is_not_authentic(site: Site, junk: str, reason: str, key_is_gone: bool) -> None:
-    """It is no session. Why is kept, and whether it looks like a login whose key is gone, and its name, to delete it."""
+    """It is no session. Why is kept, whether it looks like a login whose key is gone, and its name, to delete it."""
     opening = site.open_header(junk)
     assert (opening.sessions, opening.key_is_gone) == ((), key_is_gone)
     (refusal,) = opening.refusals
