@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from runpy import run_path
@@ -15,11 +14,12 @@ from webob import Request
 
 from wsgi_rollsession import RollSession, generate_key
 from wsgi_rollsession.cli import main
-from wsgi_rollsession.settings import Settings
+from wsgi_rollsession.settings import Options
+from wsgi_rollsession.standing import WITHOUT, Outage, Without
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-OPTIONS = {field.name for field in fields(Settings)}
+OPTIONS = list(Options.__annotations__)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -100,15 +100,33 @@ def test_option_names(page):
     for source in [*blocks(page, "python"), *blocks(page, "ini")]:
         for call in re.findall(r"RollSession\((.*?)^\)|^\[filter:\w+\]\nuse = .*?\n(.*?)\n\n", source, re.M | re.S):
             names = re.findall(r"^ *(\w+) ?= ?", "".join(call), re.MULTILINE)
-            assert set(names) <= OPTIONS | {"keys_env"}, names
+            assert set(names) <= {*OPTIONS, "keys_env"}, names
     for name in re.findall(r"`([a-z_]+)=[^`]*`", prose(page)):  # a store's URL has other options
         assert name in OPTIONS or not get_close_matches(name, OPTIONS, cutoff=0.8), name
 
 
 def test_every_option_has_its_section():
-    """docs/configuration.md has one section for each option, in the order of the settings, and no other."""
+    """docs/configuration.md has one section for each option, in the order of the code, and no other."""
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [field.name for field in fields(Settings)]
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == OPTIONS
+
+
+def test_the_outage_table_is_that_of_the_code():
+    """docs/configuration.md says for every question and policy what ``standing.WITHOUT`` says."""
+    words = {
+        Without.FAIL: "error",
+        Without.SKIP: "not done",
+        Without.LAST_KNOWN: "as far as known",
+        Without.EXTEND: "extended",
+    }
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    header, _, *rows = [line.strip("| ").split(" | ") for line in re.findall(r"^\|.*\|$", text.split("## outage")[1], re.M)]
+    policies = [Outage(name.strip("`")) for name in header]
+    assert set(policies) == set(Outage)
+    found = {row[0].partition(":")[0].strip("*"): dict(zip(policies, row[1:], strict=True)) for row in rows}
+    assert found == {
+        ask.name.lower(): {policy: words[without] for policy, without in row.items()} for ask, row in WITHOUT.items()
+    }
 
 
 @pytest.fixture
