@@ -14,8 +14,12 @@ from webob import Request
 
 from wsgi_rollsession import RollSession, generate_key
 from wsgi_rollsession.cli import main
+from wsgi_rollsession.cookies import PAIRS
+from wsgi_rollsession.document import encode
 from wsgi_rollsession.settings import Options
 from wsgi_rollsession.standing import WITHOUT, Outage, Without
+
+from .browser import Browser, Clock, untouched, wrap
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -120,13 +124,59 @@ def test_the_outage_table_is_that_of_the_code():
         Without.EXTEND: "extended",
     }
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    header, _, *rows = [line.strip("| ").split(" | ") for line in re.findall(r"^\|.*\|$", text.split("## outage")[1], re.M)]
+    header, _, *rows = [
+        line.strip("| ").split(" | ") for line in re.findall(r"^\|.*\|$", text.split("## outage")[1], re.M)
+    ]
     policies = [Outage(name.strip("`")) for name in header]
     assert set(policies) == set(Outage)
     found = {row[0].partition(":")[0].strip("*"): dict(zip(policies, row[1:], strict=True)) for row in rows}
     assert found == {
         ask.name.lower(): {policy: words[without] for policy, without in row.items()} for ask, row in WITHOUT.items()
     }
+
+
+def test_header_sizes() -> None:
+    """docs/deploying.md says how long a Cookie header is, by the size of the sessions and their number."""
+    clock = Clock()
+    application = wrap(clock, identity_key="u")
+
+    def presented(data: dict[str, object], size: int) -> dict[str, str]:
+        """What a browser holds after a session of *size* bytes of JSON was begun, and rolled."""
+        browser = Browser(application, clock)
+        data["k"] = "x" * (size - len(encode({**data, "k": ""})))
+        browser.do(lambda session: session.update(data))
+        clock.advance(120)
+        browser.do(untouched)
+        return browser.cookies
+
+    text = (ROOT / "docs" / "deploying.md").read_text("utf-8")
+    rows = [
+        [int(cell) for cell in row.strip("| ").split(" | ")] for row in re.findall(r"^\| \d.*$", text, re.MULTILINE)
+    ]
+    assert rows
+    for size, *stated in rows:
+        login = presented({"u": 42}, size)
+        slot, session, lease = login.values()
+        all_names = [f"__Host-session-{pair}{half}" for pair in "1234" for half in ("", "b")]
+        assert [*login] == ["__Host-session-slot", all_names[0], f"{all_names[0]}-lease"]
+        sizes = []
+        for names in (all_names[:1], [all_names[0], all_names[2]], all_names):
+            jar = {"__Host-session-slot": slot} | (presented({}, size) if len(names) == 8 else {})
+            jar |= dict.fromkeys(names, session) | {f"{name}-lease": lease for name in names}
+            sizes.append(len("; ".join(f"{name}={value}" for name, value in jar.items())))
+        assert sizes == stated, size
+
+
+def test_cookie_names() -> None:
+    """docs/deploying.md lists all names that a cookie of ours can have, and no other."""
+    cookies = wrap().sessions._site.cookies
+    (listed,) = blocks(ROOT / "docs" / "deploying.md", "text")
+    sessions = [cookies.anonymous]
+    for pair in range(1, PAIRS + 1):
+        name = cookies.in_pair(pair)
+        sessions += [name, cookies.other_half(name)]
+    names = {*sessions, *map(cookies.lease_name, sessions), cookies.slot}
+    assert set(re.findall(r"__Host-\S+", listed)) == names
 
 
 @pytest.fixture
