@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from runpy import run_path
+from typing import Any
 
 import pytest
 from paste.deploy import loadapp
 from webob import Request
 
-from wsgi_rollsession import RollSession, generate_key
+from wsgi_rollsession import RollSession, StoreUnavailable, generate_key
 from wsgi_rollsession.cli import main
 from wsgi_rollsession.cookies import PAIRS
 from wsgi_rollsession.document import encode
@@ -188,9 +190,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def visit(application, jar, path):
+def visit(application: Any, jar: dict[str, str], path: str, method: str = "GET") -> str:
     """What a browser with these cookies shows, redirections followed."""
-    response = Request.blank(path, cookies=jar).get_response(application)
+    response = Request.blank(path, cookies=jar, method=method).get_response(application)
     for header in response.headers.getall("Set-Cookie"):
         name, _, value = header.partition(";")[0].partition("=")
         jar[name] = value
@@ -199,18 +201,50 @@ def visit(application, jar, path):
     return visit(application, jar, response.location) if response.location else response.text
 
 
-def test_quickstart(folder):
-    """The application of the quickstart answers as the page says, and logs out everywhere."""
-    page = ROOT / "docs" / "quickstart.md"
-    (folder / "hello.py").write_text(blocks(page, "python")[0])
-    application, jar = run_path("hello.py")["wrapped"], {}
-    try:
-        shown = "".join(visit(application, jar, path) for path in ("/", "/login", "/logout"))
-        assert [shown] == blocks(page, "text")
-        assert visit(application, jar, "/login") == "42, visit 2\n"
-        assert visit(application, jar, "/logout-everywhere") == "nobody, visit 1\n"
-    finally:
-        application.close()
+@pytest.fixture
+def quickstart(folder: Path) -> Iterator[RollSession]:
+    """The application of the quickstart."""
+    (folder / "hello.py").write_text(blocks(ROOT / "docs" / "quickstart.md", "python")[0])
+    application = run_path("hello.py")["wrapped"]
+    yield application
+    application.close()
+
+
+def test_quickstart(quickstart: RollSession) -> None:
+    """The commands of the quickstart print what the page says, and it logs out everywhere."""
+    text = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
+    commands = re.findall(r'^    curl -sL -b jar -c jar (-d "" )?http://localhost:8000(/\S*) \| head -1$', text, re.M)
+    jar: dict[str, str] = {}
+    pages = [visit(quickstart, jar, path, "POST" if posts else "GET") for posts, path in commands]
+    shown = "".join(page.splitlines(keepends=True)[0] for page in pages)
+    assert [shown] == blocks(ROOT / "docs" / "quickstart.md", "text")
+    assert visit(quickstart, jar, "/login", "POST").startswith("42, visit 2\n")
+    assert visit(quickstart, jar, "/logout-everywhere", "POST").startswith("nobody, visit 1\n")
+
+
+def test_a_link_to_the_logout_of_the_quickstart_logs_nobody_out(quickstart: RollSession) -> None:
+    """Its login and logout are POST: what a browser fetches ahead, or another site links to, changes nothing."""
+    jar: dict[str, str] = {}
+    assert visit(quickstart, jar, "/login").startswith("nobody")
+    assert visit(quickstart, jar, "/login", "POST").startswith("42")
+    assert visit(quickstart, jar, "/logout").startswith("42")
+    assert visit(quickstart, jar, "/logout-everywhere").startswith("42")
+
+
+def test_the_logout_of_the_quickstart_in_an_outage(quickstart: RollSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is shown, and this browser forgets the session, which is alive."""
+    jar: dict[str, str] = {}
+    visit(quickstart, jar, "/login", "POST")
+    copied = dict(jar)
+
+    def fence(keys: object, number: int) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(quickstart.sessions.revocations, "fence", fence)
+        assert visit(quickstart, jar, "/logout", "POST").startswith("You may not be logged out")
+    assert visit(quickstart, jar, "/").startswith("nobody")
+    assert visit(quickstart, copied, "/").startswith("42")
 
 
 def test_readme(folder):
