@@ -268,3 +268,20 @@ def test_paste_deploy(folder):
     assert visit(application, jar, "/") + visit(application, jar, "/") == "visit 1\nvisit 2\n"
     assert (folder / "revocations.db").exists()
     application.close()
+
+
+TESTING = ROOT / "docs" / "testing.md"
+TESTS_SHOWN = re.findall(r"^def (test_\w+)", "".join(blocks(TESTING, "python")), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", TESTS_SHOWN)
+def test_testing(folder, name):
+    """Each test that docs/testing.md shows passes, of the application that it shows."""
+    shop, *shown = blocks(TESTING, "python")
+    (folder / "shop.py").write_text(shop)
+    names: dict[str, Any] = {}
+    try:
+        exec("".join(shown), names)
+    finally:
+        sys.modules.pop("shop", None)
+    names[name]()

@@ -18,7 +18,7 @@ from .token import MAX_TAGS, NEVER, UNLIMITED
 _ABSENT = object()
 
 
-class Tags(frozenset[bytes]):
+class Tags(frozenset[str | bytes]):
     """A session's tags. Only their hashes are kept, so ask for a tag by its text: ``"user:42" in session.tags``."""
 
     __slots__ = ()
@@ -251,7 +251,7 @@ class Session(MutableMapping[str, Any]):
     def revoke_others(self, tag: str) -> None:
         """Log out everywhere else, at once: end every other session with *tag*, one of this session's.
 
-        This one goes on in a new epoch, which the response carries. If that fails, its own user is logged out too.
+        If somebody logs in or out in this request, that is saved first. This session goes on in a new epoch, which the response carries. If that fails, its own user is logged out too.
 
         Raises:
             ValueError: the session does not have that tag.
@@ -260,7 +260,10 @@ class Session(MutableMapping[str, Any]):
             SessionTooLarge
             SessionCommitted
         """
-        logins.revoke_others(self._exchange, tag_key(tag))
+        exchange = self._exchange
+        if exchange.logs_in_or_out:
+            response.save(exchange)
+        logins.revoke_others(exchange, tag_key(tag))
 
     def invalidate(self) -> None:
         """Log out, at once: end every session that the request presented, on every machine, and forget the data.
