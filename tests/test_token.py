@@ -170,7 +170,7 @@ def test_epochs(version: int, of: int, worn: bool, following: int | None) -> Non
 
 
 def test_no_version_is_a_time_or_the_number_that_ends_a_session() -> None:
-    """The last version of the last epoch is smaller than any time in seconds, and than ENDED, which refuses them all."""
+    """The last version of the last epoch is smaller than any time in seconds, and than ENDED, which refuses all."""
     assert 16_383 << 16 | MOST_WRITES < 1_700_000_000 < ENDED
 
 
