@@ -29,6 +29,7 @@ FLASK_SESSION = "wsgi_rollsession.flask"
 USER_ID = "_user_id"
 
 _PERMANENT = "_permanent"
+_FLASHES = "_flashes"
 _REMEMBER, _REMEMBER_S = "_remember", "_remember_seconds"  # Flask-Login's, during one request
 _FLASK_LIFETIME = timedelta(days=31)  # Flask's own default: nobody has asked for it
 _ABSENT = object()
@@ -287,8 +288,11 @@ class FlaskSession(SessionMixin):
     def pop(self, key: str, default: Any = _ABSENT) -> Any:
         """Remove *key* and return its value; if it is not there, *default*, else ``KeyError``.
 
-        Of the identity key, it is a logout, even if it is not there.
+        Of the identity key, it is a logout, even if it is not there. Flashed messages that a streamed page, or a test,
+        looks at after the headers were sent stay for the next page, as with Flask's own sessions.
         """
+        if key == _FLASHES and self._core.committed:
+            return self.get(key) if default is _ABSENT else self.get(key, default)
         if key not in self._core:
             return self._core.pop(key) if default is _ABSENT else self._core.pop(key, default)
         value = self[key]
