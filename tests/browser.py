@@ -81,6 +81,11 @@ class Browser:
         """The cookies that would be sent, by name."""
         return dict(self._sent())
 
+    @property
+    def sessions(self) -> list[str]:
+        """The names of the session cookies that would be sent: those of leases and of the slot are not."""
+        return [name for name in self.cookies if not name.endswith(("-lease", "-slot"))]
+
     def _sent(self) -> list[tuple[str, str]]:
         now = self.clock()
         kept = [*self.jar.items(), *self.partition.items()]
