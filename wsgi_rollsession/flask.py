@@ -239,6 +239,7 @@ class FlaskSession(SessionMixin):
         self._interface = interface
         # Values as the application has them, by key; the core holds them as JSON carries them.
         self._live: dict[str, Any] = {}
+        self._accessed = False  # Flask sets it, since 3.1.3
         self._modified = False
         self._discarded = False  # modified = False
         self._new: bool | None = None
@@ -337,6 +338,15 @@ class FlaskSession(SessionMixin):
     @modified.setter
     def modified(self, value: bool) -> None:
         self._modified, self._discarded = value, not value
+
+    @property
+    def accessed(self) -> bool:
+        """Whether the request has looked at it."""
+        return self._accessed or self._core.loaded
+
+    @accessed.setter
+    def accessed(self, value: bool) -> None:
+        self._accessed = value
 
     @property
     def new(self) -> bool:  # type: ignore[override]  # Flask's is a class attribute
