@@ -941,6 +941,50 @@ def test_how_long_a_login_lasts(path: str, age: set[str], alive_s: int, dead_s: 
         assert kept.who() == user
 
 
+@pytest.mark.parametrize("permanent", [False, True])
+def test_how_long_a_login_by_tags_lasts(permanent: bool, clock: Clock) -> None:
+    """Without an identity key, ``regenerate(tags=…)`` is the login, and ``permanent`` counts as for any other."""
+    app = plain(clock, ROLLSESSION_IDENTITY_KEY=None, **LONG)
+
+    def view() -> str:
+        session.regenerate(tags=["user:alice"])
+        flask.session.permanent = permanent
+        return ""
+
+    during(app, view)
+    assert ages(Visitor(app, clock).fetch("/view")) == ({f"Max-Age={90 * 24 * HOUR}"} if permanent else set())
+
+
+@pytest.mark.parametrize(("path", "user"), [("/login/alice?remember=1", "alice"), ("/login/alice", "nobody")])
+def test_a_new_epoch_lasts_as_long_as_its_login(path: str, user: str, clock: Clock) -> None:
+    """``regenerate()`` by the user who is logged in leaves deadlines, and what the browser keeps, as they were."""
+    visitor = Visitor(shop(clock, **LONG), clock)
+    visitor.get(path)
+    visitor.get("/elevate")
+    assert visitor.who() == "alice"
+    kept = visitor.copied()
+    visitor.close()
+    assert visitor.who() == user
+    clock.advance(13 * 24 * HOUR)
+    assert kept.who() == user
+
+
+def test_arguments_of_the_application_come_first(clock: Clock) -> None:
+    """What ``session.regenerate`` was told of a login is not replaced by what ``permanent`` means."""
+    app = shop(clock, **LONG)
+
+    def view() -> str:
+        flask_login.login_user(User("alice"))
+        session.regenerate(persistent=True, idle_timeout="2d", absolute_timeout="3d")
+        return ""
+
+    during(app, view)
+    visitor = Visitor(app, clock)
+    assert ages(visitor.receive(visitor.fetch("/view"))) == {f"Max-Age={72 * HOUR}"}
+    clock.advance(47 * HOUR)
+    assert visitor.who() == "alice"
+
+
 def test_closing_the_browser(clock: Clock) -> None:
     """A login that was to be remembered is there when the browser is opened again, another is not."""
     app = shop(clock, **LONG)
