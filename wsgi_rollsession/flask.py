@@ -168,8 +168,8 @@ class FlaskSessionInterface(SessionInterface):
             response.headers.extend(headers)
         if session.accessed:
             response.vary.add("Cookie")
-            if session.presents_remember_cookie:
-                self._delete_remember_cookie(app, response)
+        if session.presents_remember_cookie:
+            self._delete_remember_cookie(app, response)
 
     def require_store(self) -> None:
         """``outage="closed"``: a request that presents a session is served only if the store can be asked."""
