@@ -446,5 +446,6 @@ class Exchange:
 
     def next_id(self) -> bytes:
         if self._id is None:
-            self._id = urandom(token.ID_SIZE)
+            with self._lock:  # to ask for it is to look
+                self._id = self._id or urandom(token.ID_SIZE)
         return self._id
