@@ -69,6 +69,10 @@ class Exchange:
                     self.document = document  # last, for this lets other threads use it
         return document
 
+    def unload(self) -> None:
+        """Have the session loaded again, if anybody looks."""
+        self.document, self.session, self.nobody, self.standing = None, None, None, Standing.UNREAD
+
     @property
     def arrival(self) -> Arrival:
         """What the request presents."""
