@@ -172,12 +172,11 @@ def dispatch(environ: dict[str, Any], start_response: Callable[..., Any]) -> lis
 
 
 def with_error_page(error: type[Exception], status: str) -> Callable[..., list[bytes]]:
-    """As ``dispatch``, but it answers with *status* when its response cannot start for *error*."""
+    """As ``dispatch``, but it answers with *status* when its handler, or the start of its response, raises *error*."""
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        environ["test.holder"]["result"] = environ["test.handler"](environ[SESSION])
         try:
-            start_response("200 OK", [])
+            return dispatch(environ, start_response)
         except error:
             start_response(status, [], sys.exc_info())
         return [b""]
@@ -236,7 +235,7 @@ def announce(store: MemoryRevocations, application: RollSession) -> int:
 
     Returns the lifetime that counts, in milliseconds: the longest.
     """
-    lifetime_ms = max(store._options.lifetime_ms, application.settings.fence_lifetime_ms)
+    lifetime_ms = max(store._options.lifetime_ms, application.sessions.settings.fence_lifetime_ms)
     store._options = replace(store._options, lifetime_ms=lifetime_ms)
     store._local.lifetime_ms = lifetime_ms
     return lifetime_ms
