@@ -576,3 +576,20 @@ def test_tags_are_texts(browser: Browser, tags: Any) -> None:
     """A tag that is no text is refused by name, and nothing has changed."""
     with pytest.raises(TypeError, match="requires strings"):
         browser.call(lambda s: s.regenerate(tags=tags))
+
+
+@pytest.mark.parametrize("act", [lambda session: session.update(a=1), lambda session: None])
+def test_ended_while_somebody_is_logged_in(act: Callable[[Session], None]) -> None:
+    """Another login that the request presents is ended by a write or a roll, and the session's user stays logged in."""
+    clock = Clock()
+    wrapped = wrap(clock)
+    one, other = Browser(wrapped, clock), Browser(wrapped, clock)
+    other.do(login("bob"))
+    clock.advance(1)
+    one.jar = {"__Host-session-slot": ("1", None, "")}  # so that it takes another pair
+    one.do(login("alice"))
+    clock.advance(120)
+    session = one.call(lambda session: (act(session), session)[1], header=f"{one.header()}; {other.header()}").result
+    assert session["user"] == "alice"
+    assert session.ended is None
+    assert other.do(who) is None, "the other one is ended"

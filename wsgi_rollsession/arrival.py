@@ -1,4 +1,4 @@
-"""What a request presents: its header taken apart, opened and judged, and the session chosen."""
+"""What a request presents: opened, judged, and the session chosen."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from . import policy
-from .policy import CLOCK_TOLERANCE_MS, Ended
-from .presented import Presented, Site, open_presented, rank
-from .seal import UnknownKey, Unsealable, unauthenticated_time
+from .policy import Ended
+from .presented import Opening, Presented, rank
 
 log = logging.getLogger("wsgi_rollsession")
 
@@ -16,84 +15,53 @@ LookUp = Callable[[tuple[bytes, ...]], Sequence[int]]
 
 
 class Arrival:
-    """The sessions of one Cookie header.
+    """The sessions of one request."""
 
-    Args:
-        header: the Cookie header, whatever it holds.
-    """
+    __slots__ = ("ended", "opening", "presented")
 
-    __slots__ = ("ended", "found", "names", "presented")
-
-    def __init__(self, site: Site, header: str) -> None:
-        self.found = site.cookies.parse(header)
-        #: The names of sessions that are there, authentic or not.
-        self.names = [name for name, _ in self.found.sessions]
-        #: Those that are authentic, once they were opened.
-        self.presented: list[Presented] = []
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+        #: Those that are authentic.
+        self.presented = [Presented(name, opened) for name, opened in opening.sessions]
         #: Why nobody is logged in, or None; once a session was chosen.
         self.ended: Ended | None = None
 
-    def choose(self, site: Site, now: int, look_up: LookUp) -> Presented | None:
+    def choose(self, now: int, look_up: LookUp) -> Presented | None:
         """The session: of those that are alive, the latest login, else the anonymous one.
 
         Args:
             now: Unix milliseconds.
             look_up: asks for the numbers of fences. Called once at most.
         """
-        refusals, key_is_gone = self._open(site)
-        judge(self.presented, now, look_up)
-        chosen, dead = None, None
-        for each in self.presented:
+        presented = self.presented
+        if len(presented) == 1:  # as nearly always
+            one = presented[0]
+            one.ended = one.expired(now) or policy.refused(look_up(one.keys), one.limits)
+            if one.ended is None and one.is_login and not self.opening.refusals:
+                return one
+        else:
+            judge(presented, now, look_up)
+        chosen, dead, refusals = None, None, self.opening.refusals
+        for each in presented:
             if each.ended is None:
                 if chosen is None or rank(each) > rank(chosen):
                     chosen = each
             else:
-                refusals.append(f"session cookie {each.name!r} refused: {each.ended}")
+                refusals = (*refusals, f"session cookie {each.name!r} refused: {each.ended}")
                 if each.is_login and (dead is None or rank(each) > rank(dead)):
                     dead = each
         if refusals:  # one line, whatever a client sends
             more = f", and {len(refusals) - 1} more" if len(refusals) > 1 else ""
             log.info("%s%s", refusals[0], more)
         if chosen is None or not chosen.is_login:
+            key_is_gone = self.opening.key_is_gone
             self.ended = dead.ended if dead is not None else Ended.KEY_GONE if key_is_gone else Ended.NEVER
         return chosen
 
-    def alone(self, site: Site, now: int) -> Presented | None:
-        """The session, if it is the only one and the clock has not ended it: the fences are not asked."""
-        if len(self.names) == 1:
-            self._open(site)
-            if self.presented and self.presented[0].expired(now) is None:
-                return self.presented[0]
-        return None
-
-    def _open(self, site: Site) -> tuple[list[str], bool]:
-        """Open what is authentic. What is to be said of the rest, and whether a login whose key is gone is among it."""
-        presented, refusals, key_is_gone = [], [], False
-        leases = self.found.leases
-        for name, value in self.found.sessions:
-            try:
-                each, lease_refusal = open_presented(site, name, value, leases.get(name, ()))
-            except (Unsealable, ValueError) as error:
-                refusals.append(f"session cookie {name!r} refused: {error}")
-                key_is_gone |= isinstance(error, UnknownKey) and site.cookies.is_login(name)
-            else:
-                presented.append(each)
-                if lease_refusal is not None:
-                    refusals.append(f"lease of session cookie {name!r} ignored: {lease_refusal}")
-        self.presented = presented
-        return refusals, key_is_gone
-
-    def looks_due(self, since: int, now: int) -> bool:
-        """Whether no cookie of ours has a clear time between *since* and *now* (Unix ms), or slightly later."""
-        found = self.found
-        values = [value for _, value in found.sessions]
-        values += [value for name in self.names for value in found.leases.get(name, ())]
-        return bool(values) and not any(is_fresh(unauthenticated_time(value), since, now) for value in values)
-
-
-def is_fresh(time: int, since: int, now: int) -> bool:
-    """Whether a clear time is later than *since*. One that no clock of ours can have made counts for nothing."""
-    return since < time <= now + CLOCK_TOLERANCE_MS
+    @property
+    def alone(self) -> Presented | None:
+        """The session, if it is the only one."""
+        return self.presented[0] if len(self.opening.session_names) == 1 == len(self.presented) else None
 
 
 def judge(presented: Sequence[Presented], now: int, look_up: LookUp) -> None:
@@ -103,9 +71,7 @@ def judge(presented: Sequence[Presented], now: int, look_up: LookUp) -> None:
         each.ended = each.expired(now)
         if each.ended is None:
             living.append(each)
-    if len(living) == 1:  # as nearly always
-        living[0].ended = policy.refused(look_up(living[0].keys), living[0].limits)
-    elif living:
+    if living:
         numbers = look_up(tuple(key for each in living for key in each.keys))
         start = 0
         for each in living:

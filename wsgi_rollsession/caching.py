@@ -17,6 +17,8 @@ _directives = re.compile(r'([^\s,=";]+)(?:\s*=\s*("(?:[^"\\]|\\.)*(?:"|$)|[^\s,;
 _TARGETED = frozenset(("surrogate-control", "edge-control"))
 #: nginx: seconds, or @ and a time.
 _ACCEL = "x-accel-expires"
+#: How the names end of all fields that are looked at here.
+_ENDINGS = frozenset(("control", "expires"))
 
 
 def is_storable(headers: Sequence[tuple[str, str]], now: float) -> bool:
@@ -25,6 +27,13 @@ def is_storable(headers: Sequence[tuple[str, str]], now: float) -> bool:
     Args:
         now: Unix seconds.
     """
+    for name, _ in headers:
+        if name[-7:].lower() in _ENDINGS:
+            return _is_storable(headers, now)
+    return False  # as for most responses
+
+
+def _is_storable(headers: Sequence[tuple[str, str]], now: float) -> bool:
     plain: dict[str, str] = {}
     expires = ""
     for name, value in headers:
@@ -52,11 +61,23 @@ def merged(
     RFC 9111, 7.3: Set-Cookie alone does not keep a shared cache from storing a response.
     """
     result = list(headers)
+    varies = cached = False
+    for name, _ in headers:
+        ending = name[-7:].lower()
+        varies |= ending == "vary"
+        cached |= ending in _ENDINGS
     if set_cookies or was_read:
-        _include(result, "vary", "Cookie", unless=("cookie", "*"))
+        if varies:
+            _include(result, "vary", "Cookie", unless=("cookie", "*"))
+        else:
+            result.append(("Vary", "Cookie"))
     if set_cookies:
-        _forbid(result, lease_only=lease_only)
-        result.extend([("Set-Cookie", each) for each in set_cookies])
+        if cached:
+            _forbid(result, lease_only=lease_only)
+        else:
+            result.append(("Cache-Control", "private" if lease_only else "no-store"))
+        for each in set_cookies:
+            result.append(("Set-Cookie", each))
     return result
 
 

@@ -175,6 +175,10 @@ class Cookies:
             return f"{name}={value}{self._attributes}"
         return f"{name}={value}; Max-Age={max_age if max_age < LONGEST_S else LONGEST_S}{self._attributes}"
 
+    def size(self, name: str, value: str, max_age: int | None) -> int:
+        """The length of ``header``, in bytes."""
+        return len(name) + len(value) + len(self.header("", "", max_age))
+
     def deletions(self, name: str) -> list[str]:
         """The Set-Cookie values that make a browser forget *name*."""
         return [name + each for each in self._deletions]

@@ -48,7 +48,7 @@ class Exchange:
     _identity: tuple[str | None] | None = None  # who was logged in before the identity key was first changed
     _id: bytes | None = None  # of the session that begins then
     _arrival: Arrival | None = None
-    _pair: int | None = None  # the pair of slots used last; None: as presented
+    _pair: int | None = None  # the pair of slots that it has taken
 
     def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
         self.site = site
@@ -74,7 +74,7 @@ class Exchange:
         """What the request presents."""
         arrival = self._arrival
         if arrival is None:
-            arrival = self._arrival = Arrival(self.site, self.header)
+            arrival = self._arrival = Arrival(self.site.open_header(self.header))
         return arrival
 
     @property
@@ -87,7 +87,7 @@ class Exchange:
 
     def _find(self) -> Document:
         arrival = self.arrival
-        session = self.session = arrival.choose(self.site, self.now(), self._look_up)
+        session = self.session = arrival.choose(self.now(), self._look_up)
         self.nobody = arrival.ended
         self.standing = Standing.NEW if session is None else Standing.HELD
         return Document(EMPTY if session is None else session.record.data)
@@ -161,6 +161,9 @@ class Exchange:
 
     def change(self, raw: bytes) -> Change:
         """What the application has done with the session, whose data are *raw* by now."""
+        assert self.document is not None
+        if self._identity is None and self.regeneration is None and not self.is_cleared and not self.leaves:
+            return Change.SAME if raw is self.document.raw else Change.WRITTEN  # as for most requests
         before, after = self.identities()
         if self.is_cleared:
             return Change.CLEARED if self.regeneration is None and after is None else Change.LOGGED_IN
@@ -172,7 +175,6 @@ class Exchange:
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED
         if before != after:
             return Change.LOGGED_IN if before is None else Change.SWITCHED
-        assert self.document is not None
         return Change.SAME if raw is self.document.raw else Change.WRITTEN
 
     def changing(self) -> Document:
@@ -350,11 +352,11 @@ class Exchange:
     def names(self) -> list[str]:
         """The names of all cookies that are there, or would be: of sessions and leases."""
         settled = [each.name for each in self.outbox.values() if each.name != self.site.cookies.slot]
-        return [*self.arrival.found.names, *settled]
+        return [*self.arrival.opening.names, *settled]
 
     def forget_cookies(self, names: Sequence[str]) -> None:
         """Delete cookies that the browser has, and do not send those that it lacks."""
-        presented = self.arrival.found.names
+        presented = self.arrival.opening.names
         for name in names:
             if name in presented:
                 self.settle(Sent(name, None, None))
@@ -363,9 +365,11 @@ class Exchange:
 
     @property
     def next_pair(self) -> int:
-        """The pair of slots that a login takes."""
-        arrival = self.arrival
-        return self.site.cookies.next_pair(arrival.found.slot if self._pair is None else self._pair, arrival.names)
+        """The pair of slots that a login takes. A request takes one, whatever ends and begins in it."""
+        if self._pair is not None:
+            return self._pair
+        opening = self.arrival.opening
+        return self.site.cookies.next_pair(opening.slot, opening.session_names)
 
     def advance_slot(self) -> None:
         """Let the pair that a login takes count as used."""
@@ -381,7 +385,7 @@ class Exchange:
         site = self.site
         value = seal_session(site.ring, name, issued, token.pack(record))
         sent = Sent(name, value, None if record.flags & TRANSIENT else max((record.ends - now) // 1000, 0))
-        size = len(site.cookies.header(name, value, sent.max_age))
+        size = site.cookies.size(name, value, sent.max_age)
         if size > LIMIT:
             assert self.document is not None
             sizes = sorted(((len(encode(item)), key) for key, item in self.document.read().items()), reverse=True)

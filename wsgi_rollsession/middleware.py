@@ -96,7 +96,10 @@ class RollSession:
             if started:
                 # To start another response is allowed until the headers are sent, but gunicorn then sends both.
                 raise  # the StoreUnavailable that is being handled
-            return _unavailable(start_response)
+            try:
+                return _unavailable(start)  # with what was done before the store failed
+            except StoreUnavailable:
+                return _unavailable(start_response)
 
         try:
             if session.presented:

@@ -1,6 +1,6 @@
 """A session as a request presents it: opened, with the expiry and the fences that apply to it.
 
-What opens is remembered, because a browser sends the same values again and again; whether it is alive is not.
+What opens is remembered, because a browser sends the same header again and again; whether it is alive is not.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from .policy import OVER, Ended
 from .revocation import Revocations
 from .revocation.clock import SteadyClock
 from .revocation.fence import EVERYTHING, session_key
-from .seal import Unsealable, open_lease, open_session
+from .seal import UnknownKey, Unsealable, open_lease, open_session
 from .settings import Settings
 from .token import Record
 
-#: Session cookies, and pairs of one and its lease, remembered as opened in each process. A roll does not change the
-#: session cookie, so a browser sends the same value with every request until something is written.
+#: Headers, and session cookies, remembered as opened in each process. A browser sends the same header until something
+#: is written or rolled; a roll does not change the session cookie.
 REMEMBERED = 1024
+#: Longer headers are not remembered, in characters.
+LONGEST_REMEMBERED = 4096
 
 
 class Opened(NamedTuple):
@@ -37,10 +39,43 @@ class Opened(NamedTuple):
     limits: tuple[int, ...]
 
 
+class Opening(NamedTuple):
+    """What a Cookie header says by itself, whenever it is sent."""
+
+    #: The session cookies that are authentic, by name, in the order of the header. A name may stand there twice.
+    sessions: tuple[tuple[str, Opened], ...]
+    #: The names of session cookies that are there, authentic or not; and those of leases too.
+    session_names: tuple[str, ...]
+    names: tuple[str, ...]
+    #: The pair of slots used last, or 0: not authenticated.
+    slot: int
+    #: What is to be said of what is not authentic, and whether a login whose key is gone is among it.
+    refusals: tuple[str, ...]
+    key_is_gone: bool
+
+
+NOTHING = Opening((), (), (), 0, (), False)
+
+
+class _Unremembered(Exception):  # what a function with a memory must not remember
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+
+
 class Site:
     """What all requests share: the settings, the cookies, the revocation set, and what was opened last."""
 
-    __slots__ = ("clock", "cookies", "identity_key", "open", "open_leased", "ring", "settings", "steady_clock", "store")
+    __slots__ = (
+        "_open_header",
+        "clock",
+        "cookies",
+        "identity_key",
+        "open",
+        "ring",
+        "settings",
+        "steady_clock",
+        "store",
+    )
 
     def __init__(self, settings: Settings, store: Revocations) -> None:
         self.settings = settings
@@ -54,7 +89,57 @@ class Site:
         # Pure functions of what is in the cookies: whether the session is alive is asked every time. What does not open
         # raises, and is not remembered.
         self.open: Callable[[str, str], Opened] = lru_cache(REMEMBERED)(self._open)
-        self.open_leased: Callable[[str, str, str], Opened] = lru_cache(REMEMBERED)(self._open_leased)
+        self._open_header: Callable[[str], Opening] = lru_cache(REMEMBERED)(self._opening)
+
+    def open_header(self, header: str) -> Opening:
+        """What *header* presents, whatever it holds."""
+        if self.cookies.anonymous not in header:
+            return NOTHING
+        try:
+            return self._open_header(header)
+        except _Unremembered as unremembered:
+            return unremembered.opening
+
+    def _opening(self, header: str) -> Opening:
+        found = self.cookies.parse(header)
+        sessions, refusals, key_is_gone = [], [], False
+        for name, value in found.sessions:
+            try:
+                opened, lease_refusal = self._open_leased(name, value, found.leases.get(name, ()))
+            except (Unsealable, ValueError) as error:  # ValueError: authentic, and malformed
+                refusals.append(f"session cookie {name!r} refused: {error}")
+                key_is_gone |= isinstance(error, UnknownKey) and self.cookies.is_login(name)
+            else:
+                sessions.append((name, opened))
+                if lease_refusal is not None:
+                    refusals.append(f"lease of session cookie {name!r} ignored: {lease_refusal}")
+        opening = Opening(
+            tuple(sessions), tuple(name for name, _ in found.sessions), tuple(found.names), found.slot,
+            tuple(refusals), key_is_gone,
+        )  # fmt: skip
+        if refusals or not sessions or len(header) > LONGEST_REMEMBERED:
+            raise _Unremembered(opening)  # so garbage displaces nothing
+        return opening
+
+    def _open_leased(self, name: str, value: str, leases: Sequence[str]) -> tuple[Opened, Unsealable | None]:
+        """A session cookie with the best authentic of its *leases*; and why a lease was not used, if one was not.
+
+        Raises:
+            Unsealable: the cookie is not authentic.
+            ValueError: it is authentic and malformed.
+        """
+        best = opened = self.open(name, value)
+        refusal = None
+        for lease_value in leases:
+            try:
+                lease = open_lease(self.ring, self.cookies.lease_name(name), opened.record.id, lease_value)
+            except Unsealable as error:
+                refusal = error
+            else:
+                last_activity, idle = policy.extended(opened.record, opened.last_activity, lease)
+                if last_activity > best.last_activity:
+                    best = opened._replace(last_activity=last_activity, idle=min(idle, opened.idle))
+        return best, refusal
 
     def _open(self, name: str, value: str) -> Opened:
         issued, plaintext = open_session(self.ring, name, value)
@@ -72,33 +157,29 @@ class Site:
             policy.limits(record),
         )
 
-    def _open_leased(self, name: str, value: str, lease_value: str) -> Opened:
-        opened = self.open(name, value)
-        issued, idle, _, record, _, _ = opened
-        lease = open_lease(self.ring, self.cookies.lease_name(name), record.id, lease_value)
-        last_activity, stamped = policy.extended(record, issued, lease)
-        return opened._replace(last_activity=last_activity, idle=min(stamped, idle))
-
 
 class Presented:
     """A session whose cookie the request carried, and which is authentic; or which this request has sealed."""
 
-    __slots__ = ("ended", "ends", "idle", "keys", "last_activity", "limits", "name", "record")
+    __slots__ = ("ended", "ends", "idle", "is_login", "keys", "last_activity", "limits", "name", "record")
 
     def __init__(self, name: str, opened: Opened) -> None:
         self.name = name
         self.last_activity, self.idle, self.ends, self.record, self.keys, self.limits = opened
+        self.is_login = self.record.authenticated != 0
         #: Why it is not alive, or None.
         self.ended: Ended | None = None
+
+    def written(self, record: Record, issued: int, idle: int) -> Presented:
+        """The same session with the next version, sealed at *issued* (Unix ms) under the idle timeout *idle* (s)."""
+        everything, _, *tags = self.limits
+        opened = Opened(issued, idle, self.ends, record, self.keys, (everything, record.version, *tags))
+        return Presented(self.name, opened)
 
     @property
     def key(self) -> bytes:
         """The session's own fence."""
         return self.keys[1]
-
-    @property
-    def is_login(self) -> bool:
-        return self.record.authenticated != 0
 
     def expired(self, now: int) -> Ended | None:
         """Why it is over by the clock at *now* (Unix ms), or None."""
@@ -110,25 +191,6 @@ class Presented:
         earlier = now - policy.CLOCK_TOLERANCE_MS  # another host's clock may be behind
         by_clock = policy.expired(earlier, self.last_activity, record.idle, record.ends)
         return self.ended not in OVER and by_clock in (None, Ended.FUTURE)
-
-
-def open_presented(site: Site, name: str, value: str, leases: Sequence[str]) -> tuple[Presented, Unsealable | None]:
-    """The session in a cookie, with the best authentic of its *leases*; and why a lease was not used, if one was not.
-
-    Raises:
-        Unsealable: the cookie is not authentic.
-        ValueError: it is authentic and malformed.
-    """
-    best, refusal = None, None
-    for lease in leases:
-        try:
-            opened = site.open_leased(name, value, lease)
-        except Unsealable as error:
-            refusal = error
-        else:
-            if best is None or opened.last_activity > best.last_activity:
-                best = opened
-    return Presented(name, best if best is not None else site.open(name, value)), refusal
 
 
 def rank(each: Presented) -> tuple[bool, int, int, int]:

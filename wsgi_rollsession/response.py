@@ -11,13 +11,12 @@ import logging
 from collections.abc import Callable
 
 from . import policy, successor, token
-from .arrival import is_fresh
 from .cookies import Sent
 from .document import Document
 from .errors import SessionConflict, StoreUnavailable
 from .exchange import Exchange
 from .logins import end_unseen, fences, log_in, log_out, renew
-from .policy import Ended
+from .policy import CLOCK_TOLERANCE_MS, Ended
 from .presented import Presented
 from .revocation.fence import ENDED
 from .seal import seal_lease
@@ -52,70 +51,63 @@ def commit(exchange: Exchange, wants_roll: WantsRoll) -> list[Sent]:
 
 def _decide(exchange: Exchange, document: Document, wants_roll: WantsRoll) -> None:
     try:
-        act = ACTS[exchange.standing][exchange.change(document.dump())]
-        if act is Act.DROP:
-            _log_dropped(exchange, exchange.why_lost())
-        elif act is Act.ROLL and not exchange.leaves:  # as for most requests
+        data = document.dump()
+        act = ACTS[exchange.standing][exchange.change(data)]
+        if act is Act.ROLL and not exchange.leaves:  # as for most requests
             if exchange.session is not None:
                 _roll(exchange, exchange.session, wants_roll)
         else:
-            _perform(exchange, act, wants_roll)
+            _perform(exchange, act, data, wants_roll)
     except SessionConflict as error:
-        if act is not Act.WRITE and act is not Act.SEND:
+        if act not in (Act.WRITE, Act.SEND, Act.DROP):
             exchange.revert()
             raise
-        _log_dropped(exchange, str(error))
+        session = exchange.session
+        log.warning("session %s: a write was dropped: %s", session.record.id.hex() if session else "-", error)
     except BaseException:
         exchange.revert()
         raise
 
 
-def _log_dropped(exchange: Exchange, why: str) -> None:
-    session = exchange.session
-    log.warning("session %s: a write was dropped: %s", session.record.id.hex() if session else "-", why)
-
-
-def _perform(exchange: Exchange, act: Act, wants_roll: WantsRoll | None) -> None:
-    """Carry out an act. *wants_roll* is None for ``save()``, whose write is activity."""
+def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | None) -> None:
+    """Carry out an act on *data*. *wants_roll* is None for ``save()``, whose write is activity."""
     if exchange.leaves and act is not Act.LOGOUT and exchange.identities()[1] is None:
         end_unseen(exchange)
-    match act:
-        case Act.ROLL | Act.SEND:
-            if wants_roll is None or act is Act.SEND:
-                _confirm(exchange, Ask.SEND if act is Act.SEND else _ask_to_write(exchange))
-            elif exchange.session is not None:
-                _roll(exchange, exchange.session, wants_roll)
-            return
-        case Act.BEGIN:
-            _begin(exchange)
-        case Act.WRITE:
-            _write(exchange, wants_roll)
-        case Act.LOGIN:
-            log_in(exchange)
-        case Act.RENEW:
-            renew(exchange)
-        case Act.LOGOUT:
-            log_out(exchange)
-        case Act.CONFLICT:
-            raise SessionConflict(exchange.why_lost())
-        case _:
-            return
+    if act is Act.WRITE:
+        _write(exchange, data, wants_roll)
+    elif act in _LOGINS:
+        _LOGINS[act](exchange)
+    elif act is Act.BEGIN:
+        _begin(exchange, data)
+    elif act is Act.DROP or act is Act.CONFLICT:
+        raise SessionConflict(exchange.why_lost())
+    else:
+        if act is Act.SEND:
+            _confirm(exchange, Ask.SEND)
+        elif act is Act.ROLL and wants_roll is None:  # nothing is to be saved: is it alive?
+            _confirm(exchange, Ask.VERSIONED if exchange.site.settings.versioned else Ask.WRITE)
+        elif act is Act.ROLL and wants_roll is not None and exchange.session is not None:
+            _roll(exchange, exchange.session, wants_roll)
+        return
     exchange.done()
 
 
+_LOGINS = {Act.LOGIN: log_in, Act.RENEW: renew, Act.LOGOUT: log_out}
+
+
 def _looks_due(exchange: Exchange) -> bool:
-    """Whether a roll looks due, by time stamps that are not authenticated: whoever forges them gets less."""
-    site = exchange.site
+    """Whether a roll looks due, by a time that is not authenticated: whoever forges it gets less."""
+    site, header = exchange.site, exchange.header
     settings = site.settings
-    if not settings.rolls or not site.cookies.may_present(exchange.header):
+    if not settings.rolls:
         return False
-    if not settings.renew_after_ms:  # then no stamp is fresh, but one of a clock that is ahead: _roll looks
-        return bool(exchange.arrival.names)
+    time = site.cookies.last_time(header)
+    if not settings.renew_after_ms:  # then no time is fresh, but one of a clock that is ahead: _roll looks
+        return time != 0 or site.cookies.anonymous in header
     now = exchange.now()
-    since = now - settings.renew_after_ms
-    if is_fresh(site.cookies.last_time(exchange.header), since, now):
+    if now - settings.renew_after_ms < time <= now + CLOCK_TOLERANCE_MS:
         return False  # as for most requests
-    return exchange.arrival.looks_due(since, now)
+    return site.cookies.anonymous in header
 
 
 def _roll_unread(exchange: Exchange, wants_roll: WantsRoll) -> None:
@@ -123,14 +115,12 @@ def _roll_unread(exchange: Exchange, wants_roll: WantsRoll) -> None:
 
     So the fences are asked once, authoritatively.
     """
-    if not wants_roll():
-        return
-    session = exchange.arrival.alone(exchange.site, exchange.now())
+    session = exchange.arrival.alone
     if session is None:
         exchange.load()
         session = exchange.session
     if session is not None:
-        _roll(exchange, session, lambda: True)
+        _roll(exchange, session, wants_roll)
 
 
 def _roll(exchange: Exchange, session: Presented, wants_roll: WantsRoll) -> None:
@@ -141,13 +131,13 @@ def _roll(exchange: Exchange, session: Presented, wants_roll: WantsRoll) -> None
         return
     if not wants_roll():
         return
-    record = session.record
+    record, confirmed = session.record, True
     try:
         numbers = site.store.lookup_now(session.keys)
     except StoreUnavailable:
         if exchange.without(Ask.ROLL, record) is Without.SKIP:
             return
-        numbers = site.store.last_known(session.keys)
+        confirmed, numbers = False, site.store.last_known(session.keys)
     ended = policy.refused(numbers, session.limits)
     if ended is not None:
         log.info("session %s not rolled: %s", record.id.hex(), ended)
@@ -161,7 +151,8 @@ def _roll(exchange: Exchange, session: Presented, wants_roll: WantsRoll) -> None
     left = None if record.flags & TRANSIENT else min((session.ends - now) // 1000, session.idle)
     exchange.settle(Sent(name, value, left))
     session.last_activity = now
-    _end_others(exchange, session)
+    if confirmed:
+        _end_others(exchange, session)
 
 
 def _end_others(exchange: Exchange, session: Presented) -> None:
@@ -181,15 +172,12 @@ def _end_others(exchange: Exchange, session: Presented) -> None:
             exchange.site.store.fence(fences(others), ENDED)
         except StoreUnavailable:
             return  # by the table, for Ask.OTHERS: the next roll tries again
-        exchange.logged_out(others)
+        for each in others:
+            each.ended = Ended.LOGGED_OUT
 
 
-def _ask_to_write(exchange: Exchange) -> Ask:
-    return Ask.VERSIONED if exchange.site.settings.versioned else Ask.WRITE
-
-
-def _confirm(exchange: Exchange, ask: Ask) -> bool:
-    """Ask the fences, authoritatively, whether the session may be issued. False: nobody answered, and it may.
+def _confirm(exchange: Exchange, ask: Ask) -> Without | None:
+    """Ask the fences, authoritatively, whether the session may be issued. If nobody answered: how it may be.
 
     Raises:
         SessionConflict: a fence, or the clock, refuses it.
@@ -197,7 +185,7 @@ def _confirm(exchange: Exchange, ask: Ask) -> bool:
     """
     session, store = exchange.session, exchange.site.store
     assert session is not None
-    confirmed = True
+    without = None
     try:
         numbers = store.lookup_now(session.keys)
     except StoreUnavailable:
@@ -206,31 +194,26 @@ def _confirm(exchange: Exchange, ask: Ask) -> bool:
             if ask is Ask.SEND:
                 exchange.lose(session.ended or Ended.SUPERSEDED)
             raise
-        confirmed = without is Without.EXTEND
         numbers = store.last_known(session.keys)
     ended = policy.refused(numbers, session.limits) or session.expired(exchange.now())
     if ended is not None:
         exchange.conflict(ended)
-    return confirmed
+    return without
 
 
-def _begin(exchange: Exchange) -> None:
+def _begin(exchange: Exchange, data: bytes) -> None:
     """Begin an anonymous session."""
-    assert exchange.document is not None
     now, (everything, unasked) = exchange.now(), exchange.number_of_everything()
-    record = successor.begun(
-        exchange.site.settings, exchange.id, now, everything, unasked=unasked, data=exchange.document.dump()
-    )
+    record = successor.begun(exchange.site.settings, exchange.id, now, everything, unasked=unasked, data=data)
     name = exchange.site.cookies.anonymous
     exchange.settle(exchange.seal(name, record, now, now))
     exchange.become(Presented(name, exchange.site.opened(now, record)))
 
 
-def _write(exchange: Exchange, wants_roll: WantsRoll | None) -> None:
+def _write(exchange: Exchange, data: bytes, wants_roll: WantsRoll | None) -> None:
     """Send the next version."""
-    session, document, site, now = exchange.session, exchange.document, exchange.site, exchange.now()
+    session, site, now = exchange.session, exchange.site, exchange.now()
     assert session is not None
-    assert document is not None
     record = session.record
     ended = session.expired(now)
     if ended is not None:
@@ -240,30 +223,29 @@ def _write(exchange: Exchange, wants_roll: WantsRoll | None) -> None:
         if session.is_login:
             return renew(exchange)
         version = token.next_epoch(record.version)  # nothing else tells the epochs of an anonymous session apart
-    extends = wants_roll is None or wants_roll()
-    data, settings = document.dump(), site.settings
-
-    def sealed() -> tuple[Sent, Presented]:
-        # What extends nothing keeps the last confirmed activity, and what limits it.
-        issued, idle = (now, min(record.idle, settings.idle_s)) if extends else (session.last_activity, session.idle)
-        following = successor.written(record, version, idle=idle, ends=session.ends, data=data)
-        return exchange.seal(session.name, following, issued, now), Presented(
-            session.name, site.opened(issued, following)
-        )
-
-    sent, following = sealed()
-    if settings.versioned:
+    # What extends nothing keeps the last confirmed activity, and what limits it.
+    unextended = session.last_activity, session.idle
+    extended = now, min(record.idle, site.settings.idle_s)
+    issued, idle = extended if wants_roll is None or wants_roll() else unextended
+    following = successor.written(record, version, idle=idle, ends=session.ends, data=data)
+    sent = exchange.seal(session.name, following, issued, now)
+    without = None
+    if site.settings.versioned:  # an outage is an error then, whatever the policy
         limits = tuple(zip(session.keys, session.limits))
         if not site.store.compare_and_raise(limits, ((session.key, version),)):
             exchange.conflict(exchange.find_out(session) or Ended.SUPERSEDED)
         if session.expired(exchange.now()):
             exchange.conflict(Ended.IDLE)
-    elif not _confirm(exchange, Ask.WRITE) and extends:
-        extends = False
-        sent, following = sealed()
+    else:
+        without = _confirm(exchange, Ask.WRITE)
+        if without is Without.LAST_KNOWN and issued != session.last_activity:
+            issued, idle = unextended
+            following = following._replace(idle=idle)
+            sent = exchange.seal(session.name, following, issued, now)
     exchange.settle(sent)
-    exchange.become(following)
-    _end_others(exchange, following)
+    exchange.become(session.written(following, issued, idle))
+    if without is None:
+        _end_others(exchange, session)
 
 
 def save(exchange: Exchange) -> None:
@@ -273,7 +255,8 @@ def save(exchange: Exchange) -> None:
         SessionConflict, SessionTooLarge, SessionValueError, StoreUnavailable
     """
     document = exchange.changing()
-    act = ACTS[exchange.standing][exchange.change(document.dump())]
-    if act is Act.DROP or (act is Act.NOTHING and exchange.standing is Standing.LOST):
+    data = document.dump()
+    act = ACTS[exchange.standing][exchange.change(data)]
+    if act is Act.NOTHING and exchange.standing is Standing.LOST:
         raise SessionConflict(exchange.why_lost())
-    _perform(exchange, act, None)
+    _perform(exchange, act, data, None)

@@ -210,7 +210,7 @@ class Session(MutableMapping[str, Any]):
     @property
     def presented(self) -> bool:
         """Whether the request carries a cookie of our names, authentic or not."""
-        return bool(self._exchange.arrival.names)
+        return bool(self._exchange.arrival.opening.session_names)
 
     # What can be done with it
 
@@ -256,7 +256,7 @@ class Session(MutableMapping[str, Any]):
         Raises:
             ValueError: the session does not have that tag.
             SessionConflict: somebody else ended the session, or revoked the tag, meanwhile.
-            StoreUnavailable: the store did not confirm it. The other sessions may still be current.
+            StoreUnavailable: the store did not confirm it. The other sessions may still be alive.
             SessionTooLarge
             SessionCommitted
         """

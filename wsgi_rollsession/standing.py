@@ -8,7 +8,13 @@ from __future__ import annotations
 from enum import Enum, auto
 
 
-class Standing(Enum):
+class _Member(Enum):
+    """Members are looked up on the hot path: by what they are, and not by the hash of their names."""
+
+    __hash__ = object.__hash__
+
+
+class Standing(_Member):
     """Where the session of a request stands."""
 
     #: Nobody has looked at it.
@@ -23,7 +29,7 @@ class Standing(Enum):
     LOST = auto()
 
 
-class Change(Enum):
+class Change(_Member):
     """What the application has done with it."""
 
     SAME = auto()
@@ -41,7 +47,7 @@ class Change(Enum):
     CLEARED = auto()
 
 
-class Act(Enum):
+class Act(_Member):
     """What the response carries, or ``save()`` does."""
 
     NOTHING = auto()
@@ -71,7 +77,6 @@ ACTS: dict[Standing, dict[Change, Act]] = {
         Change.SAME: Act.NOTHING,
         Change.WRITTEN: Act.BEGIN,
         Change.LOGGED_IN: Act.LOGIN,
-        Change.LOGGED_OUT: Act.LOGOUT,
         Change.CLEARED: Act.LOGOUT,
     },
     Standing.HELD: {
@@ -113,7 +118,7 @@ class Outage(str, Enum):
     OPEN = "open"
 
 
-class Ask(Enum):
+class Ask(_Member):
     """What the store is asked for, and does not answer."""
 
     #: Is a session alive that is loaded, or looked at again by ``check()``?
@@ -134,7 +139,7 @@ class Ask(Enum):
     OTHERS = auto()
 
 
-class Without(Enum):
+class Without(_Member):
     """How a request goes on without an answer."""
 
     #: ``StoreUnavailable`` is raised.

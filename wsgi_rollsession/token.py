@@ -33,8 +33,8 @@ TRANSIENT = 4
 _WRITES_BITS = 16
 #: The number of writes after which a session begins a new epoch.
 MOST_WRITES = (1 << _WRITES_BITS) - 1
-#: ENDED is the largest number, and no version.
-_MOST_EPOCHS = (1 << 32 - _WRITES_BITS) - 2
+#: So that a version is smaller than any time in seconds: stores keep a fence until the clock has passed its number.
+_MOST_EPOCHS = (1 << 14) - 1
 
 
 class Record(NamedTuple):
