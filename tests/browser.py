@@ -81,6 +81,11 @@ class Browser:
         """The cookies that would be sent, by name."""
         return dict(self._sent())
 
+    @property
+    def sessions(self) -> dict[str, str]:
+        """Of these, the session cookies: neither leases nor the slot."""
+        return {name: value for name, value in self.cookies.items() if not name.endswith(("-lease", "-slot"))}
+
     def _sent(self) -> list[tuple[str, str]]:
         now = self.clock()
         kept = [*self.jar.items(), *self.partition.items()]

@@ -266,7 +266,7 @@ LEAVE: dict[str, R1] = {
 
 
 def s11(application: RollSession, leave: R1) -> Any:
-    """Logout as the framework's own documentation does it, with a cart left; then the cookies from before. Who is it?"""
+    """Logout as frameworks document it, with a cart left; then the cookies from before are sent. Who is it?"""
     browser = logged_in(application)
     browser.do(put("cart", [1]))
     thief = browser.copied()
