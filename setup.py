@@ -38,6 +38,8 @@ setup(
             "pytest-xdist>=3.5",
             "selenium>=4.20",
             "waitress>=3.0",
+            "WebTest>=3.0.1",
+            "Werkzeug>=3.0",
         ],
     },
     entry_points={

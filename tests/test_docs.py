@@ -8,6 +8,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from runpy import run_path
+from typing import Any
 
 import pytest
 from paste.deploy import loadapp
@@ -166,3 +167,20 @@ def test_paste_deploy(folder):
     assert visit(application, jar, "/") + visit(application, jar, "/") == "visit 1\nvisit 2\n"
     assert (folder / "revocations.db").exists()
     application.close()
+
+
+TESTING = ROOT / "docs" / "testing.md"
+TESTS_SHOWN = re.findall(r"^def (test_\w+)", "".join(blocks(TESTING, "python")), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", TESTS_SHOWN)
+def test_testing(folder, name):
+    """Each test that docs/testing.md shows passes, of the application that it shows."""
+    shop, *shown = blocks(TESTING, "python")
+    (folder / "shop.py").write_text(shop)
+    names: dict[str, Any] = {}
+    try:
+        exec("".join(shown), names)
+    finally:
+        sys.modules.pop("shop", None)
+    names[name]()

@@ -28,22 +28,30 @@ log = logging.getLogger("wsgi_rollsession")
 WantsRoll = Callable[[], bool]
 
 
+def leaves_alone(exchange: Exchange) -> bool:
+    """Whether nobody has looked at the session, and the response need not carry anything. If so, it is decided."""
+    if exchange.document is not None or exchange.outbox or (not exchange.committed and _looks_due(exchange)):
+        return False
+    exchange.committed = True
+    return True
+
+
 def commit(exchange: Exchange, wants_roll: WantsRoll) -> list[Sent]:
-    """The cookies of the response. Called when it starts, and again if it starts over.
+    """The cookies of the response, unless ``leaves_alone``. Called when it starts, and again if it starts over.
 
     Args:
         wants_roll: asked only if the session is due to be rolled, or was written.
 
     Raises:
         SessionTooLarge, SessionValueError: the session cannot be kept.
-        SessionConflict: a login, or ``regenerate()``, found that the session has ended.
+        SessionConflict: a login over somebody found that this session has ended.
         StoreUnavailable: the store did not confirm what the outage policy wants to be confirmed.
         After any of these, the session is what it was before, and a second call sends what had been done.
     """
     if not exchange.committed:
         if exchange.document is not None:
             _decide(exchange, exchange.document, wants_roll)
-        elif _looks_due(exchange):
+        else:
             _roll_unread(exchange, wants_roll)
         exchange.committed = True
     return [*exchange.outbox.values()] if exchange.outbox else []
@@ -52,15 +60,15 @@ def commit(exchange: Exchange, wants_roll: WantsRoll) -> list[Sent]:
 def _decide(exchange: Exchange, document: Document, wants_roll: WantsRoll) -> None:
     try:
         data = document.dump()
-        act = ACTS[exchange.standing][exchange.change(data)]
-        if act is Act.ROLL and not exchange.leaves:  # as for most requests
+        act = _next_act(exchange, data)
+        if act is Act.ROLL:  # as for most requests
             if exchange.session is not None:
                 _roll(exchange, exchange.session, wants_roll)
         else:
             _perform(exchange, act, data, wants_roll)
     except SessionConflict as error:
-        if act not in (Act.WRITE, Act.SEND, Act.DROP):
-            exchange.revert()
+        exchange.revert()
+        if act not in _DROPPED:
             raise
         session = exchange.session
         log.warning("session %s: a write was dropped: %s", session.record.id.hex() if session else "-", error)
@@ -69,10 +77,16 @@ def _decide(exchange: Exchange, document: Document, wants_roll: WantsRoll) -> No
         raise
 
 
-def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | None) -> None:
-    """Carry out an act on *data*. *wants_roll* is None for ``save()``, whose write is activity."""
+def _next_act(exchange: Exchange, data: bytes) -> Act:
+    """What is to be done. A logout where nobody was found is done first, whatever becomes of the rest."""
+    act = ACTS[exchange.standing][exchange.change(data)]
     if exchange.leaves and act is not Act.LOGOUT and exchange.identities()[1] is None:
         end_unseen(exchange)
+    return act
+
+
+def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | None) -> None:
+    """Carry out an act on *data*. *wants_roll* is None for ``save()``, whose write is activity."""
     if act is Act.WRITE:
         _write(exchange, data, wants_roll)
     elif act in _LOGINS:
@@ -86,12 +100,12 @@ def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | 
             _confirm(exchange, Ask.SEND)
         elif act is Act.ROLL and wants_roll is None:  # nothing is to be saved: is it alive?
             _confirm(exchange, Ask.VERSIONED if exchange.site.settings.versioned else Ask.WRITE)
-        elif act is Act.ROLL and wants_roll is not None and exchange.session is not None:
-            _roll(exchange, exchange.session, wants_roll)
         return
     exchange.done()
 
 
+#: What finds the session dead is not kept, and the log says so. Of others, a user has to be told.
+_DROPPED = frozenset((Act.WRITE, Act.SEND, Act.RENEW, Act.DROP))
 _LOGINS = {Act.LOGIN: log_in, Act.RENEW: renew, Act.LOGOUT: log_out}
 
 
@@ -102,11 +116,10 @@ def _looks_due(exchange: Exchange) -> bool:
     if not settings.rolls:
         return False
     time = site.cookies.last_time(header)
-    if not settings.renew_after_ms:  # then no time is fresh, but one of a clock that is ahead: _roll looks
-        return time != 0 or site.cookies.anonymous in header
-    now = exchange.now()
-    if now - settings.renew_after_ms < time <= now + CLOCK_TOLERANCE_MS:
-        return False  # as for most requests
+    if settings.renew_after_ms and time:  # without renew_after, _roll looks whether a clock is ahead
+        now = exchange.now()
+        if now - settings.renew_after_ms < time <= now + CLOCK_TOLERANCE_MS:
+            return False  # as for most requests
     return site.cookies.anonymous in header
 
 
@@ -256,7 +269,7 @@ def save(exchange: Exchange) -> None:
     """
     document = exchange.changing()
     data = document.dump()
-    act = ACTS[exchange.standing][exchange.change(data)]
+    act = _next_act(exchange, data)
     if act is Act.NOTHING and exchange.standing is Standing.LOST:
         raise SessionConflict(exchange.why_lost())
     _perform(exchange, act, data, None)

@@ -18,7 +18,7 @@ from .token import MAX_TAGS, NEVER, UNLIMITED
 _ABSENT = object()
 
 
-class Tags(frozenset[bytes]):
+class Tags(frozenset[str | bytes]):
     """A session's tags. Only their hashes are kept, so ask for a tag by its text: ``"user:42" in session.tags``."""
 
     __slots__ = ()

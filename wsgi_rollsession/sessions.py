@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import caching, response
@@ -92,6 +94,13 @@ class Sessions:
         """Whether *session* was begun here, and not by another ``Sessions``."""
         return exchange_of(session).site is self._site
 
+    def by_clock(self, clock: Callable[[], float]) -> Sessions:
+        """The same sessions by another clock, in Unix seconds: for tests, of what happened some time ago."""
+        other = copy(self)
+        other.settings = replace(self.settings, clock=clock)
+        other._site = Site(other.settings, self.revocations)
+        return other
+
     def commit(
         self, session: Session, status: str, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None = None
     ) -> Headers:
@@ -104,13 +113,15 @@ class Sessions:
 
         Raises:
             SessionTooLarge, SessionValueError: the session cannot be kept.
-            SessionConflict: a login, or ``regenerate()``, found that the session has ended.
+            SessionConflict: a login over somebody found that this session has ended.
             StoreUnavailable: a logout, or a login over somebody, was not confirmed; or as the outage policy has it.
             After any of these, the session is what it was before the request, but for what ``save()``,
             ``invalidate()`` and ``revoke_others()`` have done, and the next call, for an error page, sends that.
         """
         exchange = exchange_of(session)
-        sent = response.commit(exchange, lambda: self._wants_roll(headers, environ))
+        if response.leaves_alone(exchange):  # as for most requests
+            return headers if isinstance(headers, list) else list(headers)
+        sent = response.commit(exchange, lambda: self._wants_roll(status, headers, environ))
         if sent:
             cookies = self._site.cookies
             set_cookies = []
@@ -129,7 +140,7 @@ class Sessions:
     ) -> tuple[Headers, list[SetCookie]]:
         """As ``commit``, for frameworks with a cookie interface: headers without our cookies, and these in parts."""
         exchange = exchange_of(session)
-        sent = response.commit(exchange, lambda: self._wants_roll(headers, environ))
+        sent = response.commit(exchange, lambda: self._wants_roll(status, headers, environ))
         merged = caching.merged(
             headers, ("stand-in",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded
         )
@@ -140,8 +151,10 @@ class Sessions:
     def _is_lease(self, sent: Sequence[Sent]) -> bool:
         return len(sent) == 1 and sent[0].value is not None and sent[0].name.endswith("-lease")
 
-    def _wants_roll(self, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None) -> bool:
+    def _wants_roll(self, status: str, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None) -> bool:
         """Whether the response may extend the session."""
+        if status.startswith("304"):  # RFC 9111, 4.3.4: a cache puts its headers on the response that it has stored
+            return False
         if environ is not None and environ.get(ROLL) is False:
             return False
         settings = self.settings

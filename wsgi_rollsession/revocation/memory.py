@@ -64,6 +64,20 @@ class MemoryRevocations:
             raise ConfigurationError(f"revocations: requires just memory://, received {url!r}")
         return cls(options)
 
+    @classmethod
+    def by_clock(cls, options: StoreOptions, clock: Callable[[], float]) -> MemoryRevocations:
+        """One whose time is that of *clock*, in Unix seconds, which may stand still, and not go back: for tests."""
+        begun = monotonic_ms()
+
+        def milliseconds() -> int:
+            return int(clock() * 1000)
+
+        def wall() -> int:
+            # Who revokes the same again and again waits for this clock, also while the other one stands still.
+            return milliseconds() + monotonic_ms() - begun
+
+        return cls(options, _clock=wall, _monotonic=milliseconds)
+
     def lookup(self, keys: Sequence[bytes]) -> Sequence[int]:
         if has_stepped_back(self._clock(), self._latest_ms):
             with self._lock:
