@@ -9,6 +9,7 @@ import pytest
 
 from wsgi_rollsession import RollSession
 from wsgi_rollsession.revocation.fence import tag_key
+from wsgi_rollsession.settings import Settings
 
 from .browser import (
     START,
@@ -16,7 +17,6 @@ from .browser import (
     Clock,
     call,
     filter_of,
-    logged_in,
     login,
     logout,
     presenting,
@@ -42,6 +42,12 @@ class Deployment:
         self.application = wrap(self.clock, revocations=self.url, amnesia="accept", **options)
         return self.application
 
+    @property
+    def settings(self) -> Settings:
+        """What the application runs under."""
+        assert self.application is not None
+        return self.application.sessions.settings
+
     def others_log_out(self) -> None:
         """Somebody else logs out, which makes the store drop what has expired."""
         other = Browser(self.application, self.clock)  # type: ignore[arg-type]
@@ -59,8 +65,6 @@ def deployment(clock: Clock, tmp_path: Path) -> Any:
 
 
 NOT_ROLLING = {"rolling": False}
-
-
 CHANGES: list[tuple[str, dict[str, Any], dict[str, Any], float]] = [
     # issued under, then run under, and how long the session then lives without activity
     ("restart", {}, {}, HOUR),
@@ -82,8 +86,7 @@ def test_the_earlier_deadline_counts(
     clock: Clock, deployment: Deployment, before: dict[str, Any], after: dict[str, Any], lives: float
 ) -> None:
     """A session ends at the earlier of the deadlines stamped into it and those of today's configuration."""
-    browser = logged_in(clock)
-    browser.application = deployment.run(**before)
+    browser = Browser(deployment.run(**before), clock)
     browser.do(login("alice"))
     header = browser.header()
     browser.application = deployment.run(**after)
@@ -94,16 +97,20 @@ def test_the_earlier_deadline_counts(
 
 
 @pytest.mark.parametrize(("before", "after", "lives"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES])
-@pytest.mark.parametrize("keep", [who, lambda s: s.update(n=s.get("n", 0) + 1)], ids=["rolling", "writing"])
+@pytest.mark.parametrize(
+    "keep",
+    [who, lambda s: s.update(n=s.get("n", 0) + 1), lambda s: s.regenerate()],
+    ids=["rolling", "writing", "regenerating"],
+)
 def test_no_activity_outlives_the_absolute_deadline(
     clock: Clock, deployment: Deployment, keep: Any, before: dict[str, Any], after: dict[str, Any], lives: float
 ) -> None:
     """Under a new configuration, activity extends a session up to the deadline it was created with, and not past it."""
     browser = Browser(deployment.run(**before), clock)
     browser.do(login("alice"))
-    ends = START + (deployment.application.settings.absolute_timeout or 2 * DAY)  # type: ignore[union-attr, operator]
+    absolute = deployment.settings.absolute_ms
     browser.application = deployment.run(**after)
-    ends = min(ends, START + (deployment.application.settings.absolute_timeout or 2 * DAY))  # type: ignore[union-attr, operator]
+    ends = START + min(absolute, deployment.settings.absolute_ms, 2000 * DAY) / 1000
     while clock() < ends - 500:
         clock.advance(499)
         browser.do(keep)

@@ -53,7 +53,7 @@ def test_versioned_save_raises_for_the_second_writer(clock: Clock) -> None:
 
 
 def test_versioned_drops_the_second_write(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """With versions checked, the second of two writes from one version is dropped at its response, which the log says."""
+    """With versions checked, the second of two writes from one version is dropped at its response; the log says so."""
     browser = logged_in(clock, versioned=True)
 
     def second(session: Session) -> None:
@@ -69,24 +69,23 @@ def test_versioned_drops_the_second_write(clock: Clock, caplog: pytest.LogCaptur
 
 
 def test_versioned_is_atomic(clock: Clock) -> None:
-    """With versions checked, a write that lands between another's check and its confirmation wins; the other is refused."""
+    """With versions checked, a write that lands just before another is confirmed wins; the other is refused."""
     browser = logged_in(clock, versioned=True)
     store = store_of(browser)
-    lookup_now, armed = store.lookup_now, [True]
+    compare_and_raise, armed = store.compare_and_raise, [True]
 
-    def ask_then_write(keys: Any) -> Any:
-        numbers = lookup_now(keys)
+    def write_then_ask(*arguments: Any) -> Any:
         if armed:
             armed.clear()
             browser.do(put("n", 1))
-        return numbers
+        return compare_and_raise(*arguments)
 
     def second(session: Session) -> None:
         session["n"] = 2
         with pytest.raises(SessionConflict, match="superseded by a later version"):
             session.save()
 
-    store.lookup_now = ask_then_write
+    store.compare_and_raise = write_then_ask  # type: ignore[method-assign]
     answer = browser.receive(browser.call(second))
     assert not answer.set_cookies
     assert browser.do(get("n")) == 1
@@ -122,7 +121,8 @@ def test_versioned_refuses_older_copies_when_their_fence_is_gone(clock: Clock) -
     """With versions checked, fresh leases do not keep an old copy alive until the fence that refuses it is gone."""
     browser = logged_in(clock, versioned=True, revocations=memory(clock, HOUR))
     browser.do(put("balance", 100))
-    (rich,) = browser.header().split("; ")
+    ((name, value),) = browser.sessions.items()
+    rich = f"{name}={value}"
     browser.do(put("balance", 0))
     key = session_key(bytes.fromhex(browser.do(lambda s: s.id)))
     for _ in range(4):
