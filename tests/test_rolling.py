@@ -162,7 +162,7 @@ def test_a_lease_of_another_session_is_nothing(clock: Clock) -> None:
     ((name, value),) = other.sessions.items()
     clock.advance(1000)
     assert presenting(browser, f"{name}={value}; {name}-lease={lease}; {browser.header()}") == "alice"
-    assert presenting(browser, f"{name}={value}; {name}-lease={lease}") is None
+    assert presenting(browser, f"{name}={value}; {name}-lease={lease}") is None, "alice's lease for bob"
 
 
 def test_a_forged_lease_does_not_help(clock: Clock) -> None:
