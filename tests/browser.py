@@ -90,7 +90,7 @@ class Browser:
 
     @property
     def sessions(self) -> dict[str, str]:
-        """Of these, the session cookies: neither leases nor the slot."""
+        """The session cookies that would be sent, by name: leases and the slot are none."""
         return {name: value for name, value in self.cookies.items() if not name.endswith(("-lease", "-slot"))}
 
     def _sent(self) -> list[tuple[str, str]]:

@@ -579,7 +579,7 @@ def test_the_data_of_a_session_that_was_ended_do_not_live_on_in_a_login(ending: 
     is_saved = "saved" in how
     if at == "before the answer" and not is_saved:
         ENDINGS[ending](elsewhere)
-    revoked = ending == "everything is revoked" and at == "before the answer" and how.startswith("regenerate")
+    revoked = ending in ("everything is revoked", "time") and at == "before the answer" and how.startswith("regenerate")
     browser.receive(steps.answer())
     seen = browser.do(lambda session: session.copy())
     if at == "before the answer" and is_saved:

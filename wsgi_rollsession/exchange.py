@@ -7,7 +7,7 @@ from os import urandom
 from threading import Lock
 from typing import NoReturn
 
-from . import policy, token
+from . import policy, successor, token
 from .arrival import Arrival
 from .cookies import Sent
 from .document import EMPTY, Document, encode, identity
@@ -137,6 +137,12 @@ class Exchange:
         document = self.document
         return document is not None and (self.leaves or self.change(document.dump()) is not Change.SAME)
 
+    @property
+    def logs_in_or_out(self) -> bool:
+        """Whether the response carries a login, a logout, or the next epoch of a login."""
+        document = self.changing()
+        return self.change(document.dump()) not in (Change.SAME, Change.WRITTEN)
+
     def is_somebody(self) -> bool:
         """Whether the session is that of a user."""
         return self.session is not None and self.session.is_login and not self.is_cleared
@@ -174,7 +180,8 @@ class Exchange:
                 return Change.LOGGED_IN
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED
         if before != after:
-            return Change.LOGGED_IN if before is None else Change.SWITCHED
+            was_somebody = before is not None or (self.is_somebody() and self.standing is Standing.LOST)
+            return Change.SWITCHED if was_somebody else Change.LOGGED_IN
         return Change.SAME if raw is self.document.raw else Change.WRITTEN
 
     def changing(self) -> Document:
@@ -254,7 +261,9 @@ class Exchange:
                 self.lose(ended)
                 if session.is_login:
                     raise SessionConflict(str(ended))
-        self.regeneration = Regeneration(tags, idle_s, absolute_s, persistent, at, held, unasked)
+        asked_now = Regeneration(tags, idle_s, absolute_s, persistent, at, held, unasked)
+        before = self.regeneration
+        self.regeneration = asked_now if before is None else successor.both(before, asked_now)
         if self.standing is Standing.LOST or (self.site.identity_key is None and self.is_switched()):
             document.keep_assigned()
 

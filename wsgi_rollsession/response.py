@@ -117,7 +117,7 @@ def _looks_due(exchange: Exchange) -> bool:
         return False
     time = site.cookies.last_time(header)
     if settings.renew_after_ms and time:  # without renew_after, _roll looks whether a clock is ahead
-        now = exchange.now()
+        now = site.clock() * 1000
         if now - settings.renew_after_ms < time <= now + CLOCK_TOLERANCE_MS:
             return False  # as for most requests
     return site.cookies.anonymous in header

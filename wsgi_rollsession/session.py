@@ -227,7 +227,8 @@ class Session(MutableMapping[str, Any]):
         Call it whenever somebody logs in, or gains or gives up rights: cookies from before stop working. A login
         gets a new id, and ends what the request presented; an epoch keeps the id. A login of another user than the one
         who is logged in begins with what this request assigned, and nothing else. All of that happens when the
-        response starts, or at ``save()``: if it does not, the session is as it was.
+        response starts, or at ``save()``: if it does not, the session is as it was. A second call in the same request
+        adds to the first: what it leaves open stays.
 
         Args:
             tags: names by which the session can be revoked later, such as ``user:42``. Giving them states that
@@ -251,7 +252,8 @@ class Session(MutableMapping[str, Any]):
     def revoke_others(self, tag: str) -> None:
         """Log out everywhere else, at once: end every other session with *tag*, one of this session's.
 
-        This one goes on in a new epoch, which the response carries. If that fails, its own user is logged out too.
+        This session goes on in a new epoch, which the response carries. If that fails, its own user is logged out too.
+        If somebody logs in or out in this request, that is saved first.
 
         Raises:
             ValueError: the session does not have that tag.
@@ -260,7 +262,10 @@ class Session(MutableMapping[str, Any]):
             SessionTooLarge
             SessionCommitted
         """
-        logins.revoke_others(self._exchange, tag_key(tag))
+        exchange = self._exchange
+        if exchange.logs_in_or_out:
+            response.save(exchange)
+        logins.revoke_others(exchange, tag_key(tag))
 
     def invalidate(self) -> None:
         """Log out, at once: end every session that the request presented, on every machine, and forget the data.

@@ -78,12 +78,12 @@ class Sessions:
         a response that was discarded, is still done, and is sent with this one.
         """
         header = environ.get("HTTP_COOKIE", "")
-        earlier = environ.get(SESSION)
-        carried: Sequence[Sent] = ()
-        if earlier is not None and self.owns(earlier):
-            carried = exchange_of(earlier).settled
-            header = _applied(header, carried)
-        session = environ[SESSION] = Session(Exchange(self._site, header, carried))
+        if SESSION in environ and self.owns(environ[SESSION]):
+            carried = exchange_of(environ[SESSION]).settled
+            exchange = Exchange(self._site, _applied(header, carried), carried)
+        else:
+            exchange = Exchange(self._site, header)
+        session = environ[SESSION] = Session(exchange)
         return session
 
     def begin_header(self, header: str) -> Session:
