@@ -56,6 +56,8 @@ class Exchange:
         self._lock = Lock()
         #: What the response carries in any case: what has been done, by name, in the order in which it is sent.
         self.outbox = {each.name: each for each in carried} if carried else {}
+        if carried and (slot := self.outbox.get(site.cookies.slot)) is not None:
+            self._pair = int(slot.value or 0) or None
 
     def load(self) -> Document:
         """The data of the session that the request presents."""
