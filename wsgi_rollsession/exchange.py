@@ -7,7 +7,7 @@ from os import urandom
 from threading import Lock
 from typing import NoReturn
 
-from . import policy, token
+from . import policy, successor, token
 from .arrival import Arrival
 from .cookies import Sent
 from .document import EMPTY, Document, encode, identity
@@ -254,7 +254,9 @@ class Exchange:
                 self.lose(ended)
                 if session.is_login:
                     raise SessionConflict(str(ended))
-        self.regeneration = Regeneration(tags, idle_s, absolute_s, persistent, at, held, unasked)
+        asked_now = Regeneration(tags, idle_s, absolute_s, persistent, at, held, unasked)
+        before = self.regeneration
+        self.regeneration = asked_now if before is None else successor.both(before, asked_now)
         if self.standing is Standing.LOST or (self.site.identity_key is None and self.is_switched()):
             document.keep_assigned()
 

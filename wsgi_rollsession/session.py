@@ -227,7 +227,8 @@ class Session(MutableMapping[str, Any]):
         Call it whenever somebody logs in, or gains or gives up rights: cookies from before stop working. A login
         gets a new id, and ends what the request presented; an epoch keeps the id. A login of another user than the one
         who is logged in begins with what this request assigned, and nothing else. All of that happens when the
-        response starts, or at ``save()``: if it does not, the session is as it was.
+        response starts, or at ``save()``: if it does not, the session is as it was. A second call in the same request
+        adds to the first: what it leaves open stays.
 
         Args:
             tags: names by which the session can be revoked later, such as ``user:42``. Giving them states that

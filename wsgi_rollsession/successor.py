@@ -28,6 +28,22 @@ class Regeneration(NamedTuple):
     unasked: bool
 
 
+def both(first: Regeneration, second: Regeneration) -> Regeneration:
+    """What two calls in one request ask for: the second adds to the first, and what it leaves open stays.
+
+    The moment is that of the first call: a revocation between the two is not passed.
+    """
+    return Regeneration(
+        first.tags if second.tags is None else second.tags,
+        first.idle_s if second.idle_s is None else second.idle_s,
+        first.absolute_s if second.absolute_s is None else second.absolute_s,
+        first.persistent if second.persistent is None else second.persistent,
+        first.at,
+        {**second.numbers, **first.numbers},
+        first.unasked or second.unasked,
+    )
+
+
 def begun(settings: Settings, id_: bytes, now: int, everything: int, *, unasked: bool, data: bytes) -> Record:
     """An anonymous session that begins at *now*, when the fence of everything had the number *everything*."""
     flags = (FAIL_OPEN if settings.outage is Outage.OPEN else 0) | (UNASKED if unasked else 0)
