@@ -53,7 +53,7 @@ class SessionMiddleware(DjangoSessionMiddleware):
         environ, served = request.META, sessions()
         if hasattr(request, "scope"):
             raise ImproperlyConfigured(NO_ASGI)
-        if environ.get("wsgi.multiprocess") and not served.revocations.shared:
+        if self._engine is None and environ.get("wsgi.multiprocess") and not served.revocations.shared:
             raise ConfigurationError(
                 "revocations: requires a store that all processes share, such as sqlite:////var/lib/shop/r.db,"
                 " received one that only this process sees; a logout would not reach the others"
