@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from wsgi_rollsession import RollSession, Session, generate_key
+from wsgi_rollsession import RollSession, RollSessionError, Session, StoreUnavailable, generate_key
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.revocation import Revocations, StoreOptions
 from wsgi_rollsession.revocation.memory import MemoryRevocations
@@ -81,6 +81,11 @@ class Browser:
         """The cookies that would be sent, by name."""
         return dict(self._sent())
 
+    @property
+    def sessions(self) -> list[str]:
+        """The names of the session cookies that would be sent: those of leases and of the slot are not."""
+        return [name for name in self.cookies if not name.endswith(("-lease", "-slot"))]
+
     def _sent(self) -> list[tuple[str, str]]:
         now = self.clock()
         kept = [*self.jar.items(), *self.partition.items()]
@@ -124,6 +129,39 @@ class Browser:
     def do(self, handler: Handler, **environ: Any) -> Any:
         """A request and its answer; the handler's result."""
         return self.receive(self.call(handler, **environ)).result
+
+
+class Steps:
+    """A request whose parts happen when the test says so: it is looked up, handled, answered.
+
+    An answer that cannot start for one of our errors starts again, as an error page; ``error`` tells.
+    """
+
+    def __init__(self, browser: Browser, header: str | None = None) -> None:
+        self.sessions = browser.application.sessions  # type: ignore[attr-defined]
+        self.session: Session = self.sessions.begin_header(browser.header() if header is None else header)
+        self.error: RollSessionError | None = None
+
+    def look(self) -> Steps:
+        """Have the session loaded."""
+        bool(self.session)
+        return self
+
+    def do(self, handler: Handler) -> Any:
+        """Let the application do something; an error of ours ends that, and is kept."""
+        try:
+            return handler(self.session)
+        except RollSessionError as error:
+            self.error = error
+
+    def answer(self, *headers: tuple[str, str]) -> Answer:
+        """Decide on the response."""
+        try:
+            return Answer("200 OK", self.sessions.commit(self.session, "200 OK", list(headers)), None, b"")
+        except RollSessionError as error:
+            self.error = error
+        status = "500 Internal Server Error"
+        return Answer(status, self.sessions.commit(self.session, status, list(headers)), None, b"")
 
 
 def call(application: Callable[..., Iterable[bytes]], handler: Handler, header: str, **environ: Any) -> Answer:
@@ -229,6 +267,45 @@ def _running_for_long(clock: Clock) -> Callable[[StoreOptions], MemoryRevocation
         return store
 
     return opened
+
+
+class Fragile:
+    """A store that fails when the test says so, and counts what it is asked for authoritatively.
+
+    Args:
+        store: the one that answers until then.
+    """
+
+    _AUTHORITATIVE = frozenset(("lookup_now", "fence", "fence_now", "compare_and_raise"))
+
+    def __init__(self, store: MemoryRevocations) -> None:
+        self._store = store
+        self.shared = store.shared
+        self.asked: list[str] = []
+        #: Everything fails, but for what a process knows.
+        self.is_down = False
+        #: The authoritative question of this number, from 0, fails; and if *does_it*, has been done all the same.
+        self.fails_at: int | None = None
+        self.does_it = False
+
+    def __getattr__(self, name: str) -> Any:
+        answer = getattr(self._store, name)
+        if name not in self._AUTHORITATIVE and name != "lookup":
+            return answer
+
+        def ask(*arguments: Any) -> Any:
+            fails = self.is_down
+            if name in self._AUTHORITATIVE:
+                fails = fails or len(self.asked) == self.fails_at
+                self.asked.append(name)
+            if fails and not (self.does_it and not self.is_down):
+                raise StoreUnavailable("the test says so")
+            result = answer(*arguments)
+            if fails:
+                raise StoreUnavailable("the test says so, after it was done")
+            return result
+
+        return ask
 
 
 def announce(store: MemoryRevocations, application: RollSession) -> int:

@@ -15,9 +15,9 @@ from wsgi_rollsession import generate_key
 from wsgi_rollsession.cli import _table, _with_unit, main
 from wsgi_rollsession.keys import KeyRing
 
-from .browser import Browser, Clock, login, put, who, wrap
+from .browser import Browser, Clock, Fragile, login, memory, put, who, wrap
 
-NAME = "__Host-session-"
+NAME = "__Host-session-1"
 
 
 @pytest.fixture
@@ -36,17 +36,23 @@ def url(tmp_path):
 
 
 @pytest.fixture
-def application(key, url):
+def clock():
+    """A clock that shows the real time, and can be moved."""
+    return Clock(time.time())
+
+
+@pytest.fixture
+def application(key, url, clock):
     """The filter, with that key and that store."""
-    wrapped = wrap(keys=key, revocations=url)
+    wrapped = wrap(clock, keys=key, revocations=url)
     yield wrapped
     wrapped.close()
 
 
 @pytest.fixture
-def alice(application):
+def alice(application, clock):
     """A browser in which alice is logged in, at the real time."""
-    browser = Browser(application, Clock(time.time()))
+    browser = Browser(application, clock)
     browser.do(login("alice"))
     return browser
 
@@ -62,9 +68,9 @@ def run(capsys, *arguments):
 
 
 def inspect(capsys, *arguments):
-    """Exit code and the list of results of ``inspect --json``."""
+    """Exit code and the list of results of ``inspect --json``, but for that of the slot cookie."""
     code, out, _ = run(capsys, "inspect", "--json", *arguments)
-    return code, json.loads(out)
+    return code, [result for result in json.loads(out) if "pair_used_last" not in result]
 
 
 def test_keygen_prints_a_key_that_a_ring_accepts(capsys):
@@ -80,12 +86,77 @@ def test_inspect_shows_the_record_of_a_live_session(capsys, alice):
     code, (result,) = inspect(capsys, alice.header())
     assert code == 0
     assert result["refused"] is None
-    assert result["cookie"].startswith(NAME)
+    assert result["cookie"] == NAME
     assert result["id"] == alice.do(lambda session: session.id)
-    assert result["version"] == 1
+    assert (result["version"], result["epoch"], result["writes"]) == (1, 0, 1)
+    assert (result["kind"], result["pair"], result["chosen"], result["flags"]) == ("login", 1, True, [])
+    assert result["authenticated_at"] == result["created"] == result["issued"] == result["last_activity"]
     assert len(result["tag_hashes"]) == 1
     assert "data" not in result
     assert "alice" not in json.dumps(result)
+
+
+def test_inspect_shows_epochs_and_times(capsys, alice):
+    """A new epoch has another name in the pair and another version; one that authenticated again another login time."""
+    alice.clock.advance(10)
+    alice.do(lambda session: session.regenerate(tags=["user:alice"], persistent=False))
+    alice.clock.advance(10)
+    alice.do(put("a", 1))
+    _, (result,) = inspect(capsys, alice.header())
+    assert (result["cookie"], result["pair"]) == (f"{NAME}b", 1)
+    assert (result["version"], result["epoch"], result["writes"]) == (1 << 16 | 2, 1, 2)
+    assert result["created"] < result["authenticated_at"] < result["issued"]
+    assert result["flags"] == ["transient"]
+
+
+def test_inspect_shows_an_anonymous_session(capsys, application):
+    """An anonymous session has no login time and no pair; a table leaves out what there is not."""
+    browser = Browser(application, Clock(time.time()))
+    browser.do(put("a", 1))
+    _, (result,) = inspect(capsys, browser.header())
+    assert (result["cookie"], result["kind"], result["pair"]) == ("__Host-session", "anonymous", None)
+    assert result["authenticated_at"] is None
+    _, out, _ = run(capsys, "inspect", browser.header())
+    assert "authenticated" not in out
+    assert "pair" not in out
+    assert "None" not in out
+    assert "null" not in out
+
+
+@pytest.mark.parametrize(("value", "pair"), [("1", 1), ("4", 4), ("5", None), ("", None), ("x\x1b", None)])
+def test_inspect_shows_the_slot_cookie(capsys, key, value, pair):
+    """The slot cookie says which pair was used last, or nothing; it is no session."""
+    code, out, _ = run(capsys, "inspect", "--json", f"__Host-session-slot={value}")
+    assert code == 1
+    assert json.loads(out) == [{"cookie": "__Host-session-slot", "pair_used_last": pair}]
+    code, out, _ = run(capsys, "inspect", f"__Host-session-slot={value}")
+    assert out.splitlines()[1].split() == ["pair", "used", "last", str(pair or "none")]
+
+
+def test_inspect_says_which_session_counts(capsys, alice):
+    """Of several that are alive, the login is chosen, as an application chooses."""
+    other = Browser(alice.application, alice.clock)
+    other.do(put("a", 1))
+    code, results = inspect(capsys, f"{other.header()}; {alice.header()}")
+    assert code == 0
+    assert [(result["kind"], result["refused"], result["chosen"]) for result in results] == [
+        ("anonymous", None, False),
+        ("login", None, True),
+    ]
+    _, out, _ = run(capsys, "inspect", f"{other.header()}; {alice.header()}")
+    assert re.findall(r"^verdict +(.*)$", out, re.MULTILINE) == ["alive, and another session comes before it", "alive"]
+
+
+def test_inspect_shows_the_flags(capsys, key):
+    """The flags of a record are shown by name."""
+    clock = Clock(time.time())
+    store = Fragile(memory(clock))
+    browser = Browser(wrap(clock, keys=key, outage="open", revocations=store), clock)
+    store.is_down = True
+    browser.do(put("a", 1))
+    _, (result,) = inspect(capsys, browser.header())
+    assert result["flags"] == ["fail open", "unasked"]
+    assert re.search(r"^flags +fail open, unasked$", run(capsys, "inspect", browser.header())[1], re.MULTILINE)
 
 
 def test_inspect_shows_the_data_when_asked(capsys, alice):
@@ -103,12 +174,9 @@ def test_inspect_prints_a_table_for_people(capsys, alice):
 
 def test_inspect_takes_a_value_with_its_name_or_standard_input(capsys, alice):
     """A value alone needs the cookie's name, for it opens under that name only; ``-`` reads standard input."""
-    ((name, value),) = alice.cookies.items()
+    name, value = NAME, alice.cookies[NAME]
     assert inspect(capsys, value, "--name", name)[0] == 0
-    assert (
-        inspect(capsys, value, "--name", name[:-1] + ("A" if name[-1] != "A" else "B"))[1][0]["refused"]
-        == "not authentic"
-    )
+    assert inspect(capsys, value, "--name", f"{name}b")[1][0]["refused"] == "not authentic"
     assert run(capsys, "inspect", value)[0] == 2
     command = [sys.executable, "-m", "wsgi_rollsession", "inspect", "-"]
     done = subprocess.run(command, input=f"Cookie: other=1; {name}={value}\n", capture_output=True, text=True)
@@ -119,22 +187,23 @@ def test_inspect_counts_the_lease(capsys, alice):
     """The last activity is the lease's, if one is there; a damaged lease is named and ignored."""
     before = inspect(capsys, alice.header())[1][0]
     alice.clock.advance(61)
-    alice.application._context.clock = alice.clock
     alice.do(who)
     (lease,) = (name for name in alice.cookies if name.endswith("-lease"))
     # The clock of the command is the real one, and a minute ahead is tolerated.
     result = inspect(capsys, alice.header())[1][0]
-    assert result["last_seen"] > before["last_seen"]
+    assert result["last_activity"] > before["last_activity"]
     damaged = alice.header().replace(alice.cookies[lease], alice.cookies[lease][:-1] + "-")
     result = inspect(capsys, damaged)[1][0]
     assert result["lease_refused"] == "not authentic"
-    assert result["last_seen"] == before["last_seen"]
+    assert result["last_activity"] == before["last_activity"]
+    both = f"{damaged}; {lease}={alice.cookies[lease]}; {lease}={'A' * 48}"
+    result = inspect(capsys, both)[1][0]
+    assert result["last_activity"] > before["last_activity"], "of several, the best authentic one"
 
 
 def test_inspect_says_that_a_lease_alone_is_inert(capsys, alice):
     """A lease without its session is refused as such."""
     alice.clock.advance(61)
-    alice.application._context.clock = alice.clock
     alice.do(who)
     (name,) = (name for name in alice.cookies if name.endswith("-lease"))
     code, (result,) = inspect(capsys, f"{name}={alice.cookies[name]}")
@@ -145,9 +214,9 @@ def test_inspect_says_that_a_lease_alone_is_inert(capsys, alice):
 @pytest.mark.parametrize(
     ("cookie", "reason"),
     [
-        (f"{NAME}AAAAAAAA=AAAA", "wrong length"),
-        (f"{NAME}AAAAAAAA=\u00e9", "characters"),
-        (f"{NAME}AAAAAAAA={'!' * 152}", "characters"),
+        (f"{NAME}=AAAA", "wrong length"),
+        (f"{NAME}=\u00e9", "characters"),
+        (f"{NAME}={'!' * 152}", "characters"),
         ("anything=", "characters"),
     ],
 )
@@ -229,6 +298,33 @@ def test_inspect_asks_the_store_if_it_is_named(capsys, alice, url):
     code, (result,) = inspect(capsys, header, "--store", url)
     assert code == 1
     assert "logged out" in result["refused"]
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (lambda browser: browser.do(lambda session: session.invalidate()), "logged out"),
+        (lambda browser: browser.do(lambda session: session.regenerate()), "superseded by a later version"),
+        (lambda browser: browser.application.revoke("user:alice"), "revoked"),
+        (lambda browser: browser.application.revoke_everything(), "revoked"),
+        (lambda browser: browser.application.revoke_session(browser.do(lambda session: session.id)), "logged out"),
+    ],
+)
+def test_inspect_says_how_a_session_ended(capsys, alice, url, end, reason):
+    """With ``--store``, the reason is the application's: logged out, superseded or revoked."""
+    header = alice.header()
+    end(alice)
+    code, (result,) = inspect(capsys, header, "--store", url)
+    assert (code, result["refused"], result["chosen"]) == (1, reason, False)
+
+
+def test_inspect_names_a_store_that_lost_its_data(capsys, key, application, clock, url):
+    """A store that has begun anew refuses the sessions from before as one that lost its data."""
+    browser = Browser(wrap(clock, keys=key), clock)
+    browser.do(login("alice"))
+    application.sessions.revocations.status()
+    code, (result,) = inspect(capsys, browser.header(), "--store", url)
+    assert (code, result["refused"]) == (1, "the revocation store lost its data")
 
 
 def test_a_missing_or_malformed_key_is_a_usage_error_that_does_not_show_it(capsys, monkeypatch):

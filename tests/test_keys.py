@@ -113,7 +113,7 @@ def test_rotation_does_not_send_the_session_again() -> None:
     clock = Clock()
     browser = Browser(wrap(clock, keys=A, amnesia="accept"), clock)
     browser.do(login("alice"))
-    (name,) = browser.cookies
+    (name,) = browser.sessions
     clock.advance(100)
     browser.application = wrap(clock, keys=[B, A], amnesia="accept")
     answer = browser.receive(browser.call(who))

@@ -24,7 +24,7 @@ use = egg:wsgi_rollsession{name}
 keys = {key}
 revocations = memory://
 idle_timeout = 30m
-strict = true
+versioned = true
 
 [app:application]
 paste.app_factory = {module}:application_factory
@@ -64,8 +64,8 @@ def test_paste_deploy_finds_the_filter(tmp_path, name):
     ini.write_text(PIPELINE.format(name=name, key=generate_key(), module=__name__))
     application = loadapp(f"config:{ini}")
     assert isinstance(application, RollSession)
-    assert application.settings.idle_timeout == 1800
-    assert application.settings.strict is True
+    assert application.sessions.settings.idle_s == 1800
+    assert application.sessions.settings.versioned is True
 
 
 def test_paste_deploy_loads_the_filter_alone(tmp_path):

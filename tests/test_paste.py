@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from paste.deploy import loadapp, loadfilter
 
 from wsgi_rollsession import ConfigurationError, RollSession, generate_key
-from wsgi_rollsession.settings import Settings
+from wsgi_rollsession.settings import DEFAULTS
 
 from .browser import Browser, dispatch, get, login, logout, put, untouched, who
 
@@ -52,63 +52,65 @@ def pipeline(options: str) -> str:
 
 MINIMUM = f"keys = {KEY}\nrevocations = memory://\n"
 
-#: Every option as text, and what it means.
-OPTIONS: dict[str, tuple[str, Any]] = {
-    "keys": (f"{KEY}\n    {generate_key()}", None),
-    "revocations": ("memory://", "memory://"),
-    "idle_timeout": ("20m", 1200),
-    "absolute_timeout": ("2d", 172800),
-    "rolling": ("false", False),
-    "renew_after": ("0", 0),
-    "strict": ("yes", True),
-    "cookie_name": ("sid", "sid"),
-    "cookie_domain": ("example.com", "example.com"),
-    "cookie_path": ("/app", "/app"),
-    "samesite": ("strict", "Strict"),
-    "partitioned": ("on", True),
-    "cookie_layout": ("single", "single"),
-    "insecure_http": ("1", True),
-    "outage": ("closed", "closed"),
-    "amnesia": ("accept", "accept"),
-    "roll_if": ("tests.test_paste:never", never),
+#: Every option as text, and what the settings then hold, and where.
+OPTIONS: dict[str, tuple[str, str, Any]] = {
+    "keys": (f"{KEY}\n    {generate_key()}", "ring", None),
+    "revocations": ("memory://", "revocations", "memory://"),
+    "identity_key": ("user_id", "identity_key", "user_id"),
+    "idle_timeout": ("20m", "idle_s", 1200),
+    "absolute_timeout": ("2d", "absolute_ms", 172_800_000),
+    "rolling": ("false", "rolls", False),
+    "renew_after": ("0", "renew_after_ms", 0),
+    "versioned": ("yes", "versioned", True),
+    "cookie_name": ("sid", "cookie_name", "sid"),
+    "cookie_domain": ("example.com", "cookie_domain", "example.com"),
+    "cookie_path": ("/app", "cookie_path", "/app"),
+    "samesite": ("none", "samesite", "None"),
+    "partitioned": ("off", "partitioned", False),
+    "insecure_http": ("1", "secure", False),
+    "outage": ("closed", "outage", "closed"),
+    "amnesia": ("accept", "accept_amnesia", True),
+    "roll_if": ("tests.test_paste:never", "roll_if", never),
 }
 
 
 def test_no_option_is_left_out() -> None:
     """The table of this file has every option there is."""
-    assert set(OPTIONS) == {field.name for field in fields(Settings)}
+    assert set(OPTIONS) == {"keys", "revocations", *DEFAULTS} - {"clock"}, "a clock has no text"
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_as_text(load: Any, option: str) -> None:
     """Each option can be given as text in an ini file, and means what it means in Python."""
-    text, value = OPTIONS[option]
+    text, field, value = OPTIONS[option]
     given = {"keys": KEY, "revocations": "memory://", option: text}
     application = load(pipeline("".join(f"{name} = {given[name]}\n" for name in given)))
     assert isinstance(application, RollSession)
     if option == "keys":
-        assert len(application._context.ring.by_id) == 2
+        assert len(application.sessions.settings.ring.by_id) == 2
     else:
-        assert getattr(application.settings, option) == value
+        assert getattr(application.sessions.settings, field) == value
 
 
 def test_all_options_at_once(load: Any) -> None:
     """They can stand together, except those that contradict each other."""
-    together = {name: text for name, (text, _) in OPTIONS.items() if name not in ("insecure_http", "rolling")}
+    together = {name: text for name, (text, _, _) in OPTIONS.items() if name not in ("insecure_http", "rolling")}
+    together["partitioned"] = "on"
     application = load(pipeline("".join(f"{name} = {text}\n" for name, text in together.items())))
-    for name in together:
-        if name != "keys":
-            assert getattr(application.settings, name) == OPTIONS[name][1]
+    for name, (_, field, value) in OPTIONS.items():
+        if name in together and name not in ("keys", "partitioned"):
+            assert getattr(application.sessions.settings, field) == value
+    assert application.sessions.settings.partitioned
 
 
 def test_the_text_of_an_option_takes_effect(load: Any) -> None:
-    """A session works behind an ini file: its name, its layout, and that nothing rolls, are those of the file."""
+    """A session works behind an ini file: its name, who is logged in, and that nothing rolls, are those of the file."""
     application = load(
-        pipeline(MINIMUM + "cookie_name = sid\ncookie_layout = single\nrolling = no\namnesia = accept\n")
+        pipeline(MINIMUM + "cookie_name = sid\nidentity_key = user\nrolling = no\nrenew_after = 0\namnesia = accept\n")
     )
-    browser = Browser(application, application._context.clock)
-    browser.do(login("alice"))
-    assert list(browser.jar) == ["__Host-sid"]
+    browser = Browser(application, time.time)
+    browser.do(put("user", "alice"))
+    assert set(browser.jar) == {"__Host-sid-1", "__Host-sid-slot"}
     assert browser.receive(browser.call(who)).set_cookies == []
     browser.do(logout)
     assert browser.do(who) is None
@@ -147,14 +149,14 @@ def test_a_variable_of_the_whole_file(load: Any) -> None:
 def test_a_percent_sign(load: Any) -> None:
     """A percent sign, as of a password in a store's URL, is doubled in an ini file; that is Paste Deploy's rule."""
     application = load(pipeline(f"keys = {KEY}\nrevocations = redis://:p%%40ss@127.0.0.1:1/0\n"))
-    assert application.settings.revocations == "redis://:p%40ss@127.0.0.1:1/0"
+    assert application.sessions.settings.revocations == "redis://:p%40ss@127.0.0.1:1/0"
     application.close()
 
 
 def test_global_configuration_is_not_taken_for_options(load: Any) -> None:
     """What stands in [DEFAULT] is for the whole file: it does not reach the filter as an unknown option."""
-    assert isinstance(load("[DEFAULT]\ndebug = true\nstrict = yes\n\n" + pipeline(MINIMUM)), RollSession)
-    assert load("[DEFAULT]\nstrict = yes\n\n" + pipeline(MINIMUM)).settings.strict is False
+    assert isinstance(load("[DEFAULT]\ndebug = true\nversioned = yes\n\n" + pipeline(MINIMUM)), RollSession)
+    assert load("[DEFAULT]\nversioned = yes\n\n" + pipeline(MINIMUM)).sessions.settings.versioned is False
 
 
 def test_two_in_one_pipeline(load: Any) -> None:
@@ -162,7 +164,7 @@ def test_two_in_one_pipeline(load: Any) -> None:
     second = f"\n[filter:other]\nuse = egg:wsgi_rollsession\ncookie_name = other\n{MINIMUM}"
     text = pipeline(MINIMUM + "amnesia = accept\n").replace("session app", "session other app") + second
     application = load(text)
-    browser = Browser(application, application._context.clock)
+    browser = Browser(application, time.time)
     browser.do(put("seen", 1))
     assert len(browser.jar) == 1
     assert browser.do(get("seen")) == 1
@@ -180,9 +182,9 @@ def test_a_filter_for_several_applications(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "an unknown option": ("idle_timout = 1h\n", "idle_timout"),
+    "an unknown option": ("idle_timout = 1h\n", r"received 'idle_timout'; did you mean idle_timeout\?"),
     "a duration": ("idle_timeout = soon\n", "idle_timeout: requires a duration .* received 'soon'"),
-    "a boolean": ("strict = maybe\n", "strict: requires true or false, received 'maybe'"),
+    "a boolean": ("versioned = maybe\n", "versioned: requires true or false, received 'maybe'"),
     "a choice": ("outage = shrug\n", "outage: requires degrade or closed or open, received 'shrug'"),
     "a callable that is not there": ("roll_if = tests.test_paste:nothing\n", "roll_if: requires module:name"),
     "a callable that is none": ("roll_if = tests.test_paste:KEY\n", "roll_if: requires module:name"),
@@ -220,7 +222,7 @@ def test_keys_from_the_environment(load: Any, monkeypatch: pytest.MonkeyPatch) -
     """``keys_env`` names the variable that holds the keys, so that they stand in no file and on no command line."""
     monkeypatch.setenv("SITE_KEYS", f"{KEY} {generate_key()}")
     application = load(pipeline("keys_env = SITE_KEYS\nrevocations = memory://\n"))
-    browser = Browser(application, application._context.clock)
+    browser = Browser(application, time.time)
     browser.do(login("alice"))
     assert browser.do(who) == "alice"
 

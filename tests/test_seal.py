@@ -12,15 +12,15 @@ from wsgi_rollsession.seal import (
     Unsealable,
     open_lease,
     open_session,
-    peek,
     seal_lease,
     seal_session,
+    unauthenticated_time,
 )
 from wsgi_rollsession.token import Lease
 
 OLD, NEW = generate_key(), generate_key()
 RING = KeyRing(NEW)
-NAME = "__Host-session-AAAAAAAA"
+NAME = "__Host-session-1"
 ID = bytes(range(16))
 NOW = 1_800_000_000_123
 PLAINTEXT = b"p" * 96
@@ -60,15 +60,15 @@ def test_nonces_are_never_repeated() -> None:
 
 
 @pytest.mark.parametrize("value", [session(), lease()], ids=["session", "lease"])
-def test_peek(value: str) -> None:
+def test_unauthenticated_time(value: str) -> None:
     """The clear time stamp of a value can be read without its key."""
-    assert peek(value) == NOW
+    assert unauthenticated_time(value) == NOW
 
 
 @pytest.mark.parametrize("value", ["", "A", "é" * 40, "=" * 40, "x" * 15])
-def test_peek_at_garbage(value: str) -> None:
+def test_unauthenticated_time_of_garbage(value: str) -> None:
     """The clear time stamp of garbage is some number."""
-    assert isinstance(peek(value), int)
+    assert isinstance(unauthenticated_time(value), int)
 
 
 @pytest.mark.parametrize("keys", [[NEW, OLD], [OLD, NEW]])
@@ -149,7 +149,7 @@ def test_one_text_for_each_value() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "__Host-session-AAAAAAAB", "__Host-session", "session-AAAAAAAA", f"{NAME}-lease", "__Host-other-AAAAAAAA"],
+    ["", "__Host-session-2", "__Host-session-1b", "__Host-session", "session-1", f"{NAME}-lease", "__Host-other-1"],
 )
 def test_a_session_opens_under_its_own_name_only(name: str) -> None:
     """A session value copied to another cookie name does not open."""
@@ -158,7 +158,8 @@ def test_a_session_opens_under_its_own_name_only(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "id_"), [(NAME, ID), (f"{NAME[:-1]}B-lease", ID), (f"{NAME}-lease", bytes(16)), ("", ID)]
+    ("name", "id_"),
+    [(NAME, ID), (f"{NAME}b-lease", ID), ("__Host-session-lease", ID), (f"{NAME}-lease", bytes(16)), ("", ID)],
 )
 def test_a_lease_opens_for_its_own_session_only(name: str, id_: bytes) -> None:
     """A lease value copied to another cookie name, or beside another session, does not open."""

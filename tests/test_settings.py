@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wsgi_rollsession import ConfigurationError, RollSession
+from wsgi_rollsession import ConfigurationError, RollSession, Sessions
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.memory import MemoryRevocations
-from wsgi_rollsession.settings import Settings
+from wsgi_rollsession.settings import DEFAULTS, Options, Settings
 from wsgi_rollsession.token import NEVER, UNLIMITED
 
 from .browser import KEY, Browser, dispatch, login, wrap
@@ -22,7 +27,28 @@ PASSWORD = "correct-horse-battery-staple"
 
 
 def settings(**options: Any) -> Settings:
-    return Settings(**{"keys": KEY, "revocations": "memory://", **options})
+    return Settings.parse({"keys": KEY, "revocations": "memory://", **options})
+
+
+def meaning(option: str, parsed: Settings) -> Any:
+    """What settings hold of an option, in the option's own units: a time-out that does not apply is None."""
+    match option:
+        case "keys":
+            return list(parsed.ring.by_id)
+        case "idle_timeout":
+            return None if parsed.idle_s == UNLIMITED else parsed.idle_s
+        case "absolute_timeout":
+            return None if parsed.absolute_ms == NEVER else parsed.absolute_ms // 1000
+        case "rolling":
+            return parsed.rolls
+        case "renew_after":
+            return parsed.renew_after_ms // 1000
+        case "insecure_http":
+            return not parsed.secure
+        case "amnesia":
+            return "accept" if parsed.accept_amnesia else "refuse"
+        case _:
+            return getattr(parsed, option)
 
 
 def always(environ: dict[str, Any]) -> bool:
@@ -30,41 +56,42 @@ def always(environ: dict[str, Any]) -> bool:
     return True
 
 
-DEFAULTS = {
+EXPECTED = {
+    "identity_key": None,
     "idle_timeout": 3600,
     "absolute_timeout": 86400,
     "rolling": True,
     "renew_after": 60,
-    "strict": False,
+    "versioned": False,
     "cookie_name": "session",
     "cookie_domain": None,
     "cookie_path": "/",
     "samesite": "Lax",
     "partitioned": False,
-    "cookie_layout": "isolated",
     "insecure_http": False,
     "outage": "degrade",
     "amnesia": "refuse",
     "roll_if": None,
+    "clock": time.time,
 }
 
 
-@pytest.mark.parametrize("option", DEFAULTS)
+@pytest.mark.parametrize("option", EXPECTED)
 def test_default(option: str) -> None:
     """Every option but the keys and the store has a default, and it is the secure one."""
-    assert getattr(settings(), option) == DEFAULTS[option]
+    assert meaning(option, settings()) == EXPECTED[option]
 
 
 def test_every_option_is_in_these_tables() -> None:
     """No option can be added without being tested here."""
-    options = {field.name for field in dataclasses.fields(Settings)}
-    assert options == {*DEFAULTS, "keys", "revocations"}
-    assert options <= {option for option, _, _ in TEXTS}
+    options = set(Options.__annotations__)
+    assert options == {*EXPECTED, "keys", "revocations"} == {*DEFAULTS, "keys", "revocations"}
+    assert options - {"clock"} <= {option for option, _, _ in TEXTS}, "a clock has no text"
     assert options <= {option for option, _, _ in REFUSED}
 
 
 TEXTS = [
-    ("keys", KEY, KEY),
+    ("keys", KEY, [KEY]),
     ("revocations", "memory://", "memory://"),
     ("idle_timeout", "90", 90),
     ("idle_timeout", "90s", 90),
@@ -78,9 +105,11 @@ TEXTS = [
     ("renew_after", "5m", 300),
     ("rolling", "false", False),
     ("rolling", "On", True),
-    ("strict", "yes", True),
-    ("strict", "0", False),
-    ("partitioned", "1", True),
+    ("versioned", "yes", True),
+    ("versioned", "0", False),
+    ("identity_key", "user_id", "user_id"),
+    ("identity_key", "_auth_user_id", "_auth_user_id"),
+    ("partitioned", "no", False),
     ("insecure_http", "off", False),
     ("cookie_name", "app.id_2", "app.id_2"),
     ("cookie_name", "_", "_"),
@@ -90,7 +119,6 @@ TEXTS = [
     ("cookie_path", "/a%20b/~c", "/a%20b/~c"),
     ("samesite", "strict", "Strict"),
     ("samesite", " none ", "None"),
-    ("cookie_layout", "SINGLE", "single"),
     ("outage", "closed", "closed"),
     ("outage", "Open", "open"),
     ("amnesia", "accept", "accept"),
@@ -104,8 +132,15 @@ TEXTS = [
 )
 def test_text_form(option: str, text: Any, value: Any) -> None:
     """Every option can be given as text, as an ini file has it, and means the same as its value."""
-    assert getattr(settings(**{option: text}), option) == value
-    assert getattr(settings(**{option: value}), option) == value
+    by_text, by_value = meaning(option, settings(**{option: text})), meaning(option, settings(**{option: value}))
+    assert by_text == by_value
+    assert by_value == value or option == "keys"
+
+
+def test_partitioned_as_text() -> None:
+    """``partitioned`` can be given as text too; it goes with ``samesite`` None only."""
+    assert settings(partitioned="1", samesite="none").partitioned is True
+    assert settings(partitioned="no").partitioned is False
 
 
 REFUSED: list[tuple[str, Any, str]] = [
@@ -131,7 +166,13 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("renew_after", "1h", "received '3600 s'"),
     ("rolling", "maybe", "received 'maybe'"),
     ("rolling", None, "received None"),
-    ("strict", 1, "received 1"),
+    ("versioned", 1, "received 1"),
+    ("identity_key", "", "received ''"),
+    ("identity_key", 7, "received 7"),
+    ("identity_key", ["user_id"], "received"),
+    ("clock", None, "received 'NoneType'"),
+    ("clock", 1_800_000_000, "received 'int'"),
+    ("clock", "time:time", "received 'str'"),
     ("partitioned", "", "received ''"),
     ("insecure_http", "http", "received 'http'"),
     ("cookie_name", "", "received ''"),
@@ -169,7 +210,6 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("cookie_path", "/a\n", "received '/a"),
     ("samesite", "laxer", "received 'laxer'"),
     ("samesite", None, "received None"),
-    ("cookie_layout", "double", "received 'double'"),
     ("outage", "ignore", "received 'ignore'"),
     ("amnesia", "forget", "received 'forget'"),
     ("roll_if", "tests.no_such_module:f", "received 'tests.no_such_module:f'"),
@@ -194,6 +234,10 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"idle_timeout": 10, "renew_after": 10}, "renew_after"),
     ({"samesite": "None", "insecure_http": True}, "samesite"),
     ({"partitioned": True, "insecure_http": True}, "partitioned"),
+    ({"partitioned": True, "insecure_http": True, "samesite": "Strict"}, "partitioned"),
+    ({"partitioned": True}, "samesite"),
+    ({"partitioned": True, "samesite": "Lax"}, "samesite"),
+    ({"partitioned": True, "samesite": "Strict"}, "samesite"),
 ]
 
 
@@ -222,15 +266,82 @@ def test_what_does_not_apply_is_not_compared(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"revocations": "memory://"}, "'keys'"),
-        ({"keys": KEY}, "'revocations'"),
-        ({"keys": KEY, "revocations": "memory://", "idle": 5}, "'idle'"),
+        ({"revocations": "memory://"}, "^keys: requires .* received none$"),
+        ({"keys": KEY}, "^revocations: requires .* received none$"),
+        ({"keys": KEY, "revocations": "memory://", "xyz": 5}, "^xyz: requires one of .*, received 'xyz'$"),
     ],
 )
-def test_missing_and_unknown_options(options: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize("make", [Sessions, lambda **options: RollSession(dispatch, **options)])
+def test_missing_and_unknown_options(make: Callable[..., object], options: dict[str, Any], message: str) -> None:
     """A missing or unknown option is a configuration error that names it."""
     with pytest.raises(ConfigurationError, match=message):
-        RollSession(dispatch, **options)
+        make(**options)
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("idle_timout", "idle_timeout"),
+        ("idletimeout", "idle_timeout"),
+        ("absolut_timeout", "absolute_timeout"),
+        ("identitykey", "identity_key"),
+        ("version", "versioned"),
+        ("cookiename", "cookie_name"),
+        ("same_site", "samesite"),
+        ("key", "keys"),
+        ("revocation", "revocations"),
+        ("partition", "partitioned"),
+        ("insecure", "insecure_http"),
+        ("Rolling", "rolling"),
+    ],
+)
+def test_a_misspelt_option(misspelt: str, meant: str) -> None:
+    """A misspelt option is an error that says what was meant."""
+    with pytest.raises(ConfigurationError, match=rf"^{misspelt}: .* received '{misspelt}'; did you mean {meant}\?$"):
+        settings(**{misspelt: 1})
+
+
+@pytest.mark.parametrize("gone", ["strict", "cookie_layout"])
+def test_options_that_are_gone(gone: str) -> None:
+    """``strict`` is ``versioned`` now, and the layout of cookies is no option: both are unknown."""
+    with pytest.raises(ConfigurationError, match=f"^{gone}: requires one of "):
+        settings(**{gone: True})
+
+
+TYPED = """
+from wsgi_rollsession import RollSession, Sessions
+
+
+def application(environ: dict[str, object], start_response: object) -> list[bytes]:
+    return []
+
+
+RollSession(application, keys="", revocations="")
+Sessions(keys=[""], revocations="", idle_timeout="30m", absolute_timeout=None, rolling="no", identity_key="user_id")
+Sessions(keys="", revocations="", idle_timout=3)
+RollSession(application, keys="", revocations="", idle_timout=3)
+Sessions(keys="")
+Sessions(keys="", revocations="", versioned=3.5)
+"""
+
+
+def test_a_misspelt_option_is_an_error_for_type_checkers(tmp_path: Path) -> None:
+    """mypy accepts the options that there are, and names a line where one is misspelt, missing or of no such type."""
+    pytest.importorskip("mypy", reason="mypy is not installed: see requirements/lint.txt")
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(TYPED)
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file=", str(snippet)]
+    checked = subprocess.run(
+        [*command, f"--cache-dir={tmp_path / 'cache'}"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    lines = TYPED.splitlines()
+    found = re.findall(r"^\S*snippet\.py:(\d+): error: (.*)$", checked.stdout, re.MULTILINE)
+    wrong = {lines[int(number) - 1] for number, _ in found}
+    assert wrong == {line for line in lines if "idle_timout" in line or line in (lines[-1], lines[-2])}, checked.stdout
+    assert checked.stdout.count('did you mean "idle_timeout"?') == 2
 
 
 @pytest.mark.parametrize(
@@ -239,7 +350,7 @@ def test_missing_and_unknown_options(options: dict[str, Any], message: str) -> N
 )
 def test_renew_after_follows_the_idle_timeout(options: dict[str, Any], renew_after: int) -> None:
     """Unless set, sessions are renewed after a tenth of the idle timeout, and at the latest after a minute."""
-    assert settings(**options).renew_after == renew_after
+    assert settings(**options).renew_after_ms == renew_after * 1000
 
 
 @pytest.mark.parametrize(
@@ -277,7 +388,7 @@ def test_derived(options: dict[str, Any], rolls: bool, idle_s: int, absolute_ms:
 def test_settings_are_frozen() -> None:
     """Settings cannot be changed after they were validated."""
     with pytest.raises(dataclasses.FrozenInstanceError):
-        settings().strict = True  # type: ignore[misc]
+        settings().versioned = True  # type: ignore[misc]
 
 
 def test_insecure_http_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -305,7 +416,7 @@ def test_representations_carry_no_secret() -> None:
     shown = repr(settings(revocations=f"redis://user:{PASSWORD}@127.0.0.1:1/0"))
     assert PASSWORD not in shown
     assert KEY not in shown
-    assert "idle_timeout=3600" in shown
+    assert "idle_s=3600" in shown
 
 
 @pytest.mark.parametrize(
@@ -355,15 +466,20 @@ def test_store_passwords_are_in_no_error(url: str) -> None:
 def test_a_failing_store_logs_no_password(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """A store that does not answer is named in the log and in errors without its password."""
     caplog.set_level(logging.DEBUG)
-    application = wrap(revocations=f"unix://user:{PASSWORD}@{tmp_path}/no.sock")
-    browser = Browser(application)
-    browser.clock.now = application._context.clock()
+    browser = Browser(wrap())
+    browser.application = application = wrap(browser.clock, revocations=f"unix://user:{PASSWORD}@{tmp_path}/no.sock")
     browser.do(login("alice"))
     browser.receive(browser.call(lambda session: repr(session)))
     with pytest.raises(Exception) as caught:
         application.revoke("user:alice")
     assert "unavailable" in caplog.text
-    for text in (caplog.text, str(caught.value), repr(caught.value), repr(application), repr(application.revocations)):
+    for text in (
+        caplog.text,
+        str(caught.value),
+        repr(caught.value),
+        repr(application),
+        repr(application.sessions.revocations),
+    ):
         assert PASSWORD not in text
         assert KEY not in text
     application.close()

@@ -6,16 +6,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsgi_rollsession.revocation.fence import ENDED
 from wsgi_rollsession.token import (
     BLOCK,
-    ESTABLISHED,
+    FAIL_OPEN,
     LEASE_SIZE,
     MAX_TAGS,
+    MOST_WRITES,
     NEVER,
-    UNCHECKED,
+    TRANSIENT,
+    UNASKED,
     UNLIMITED,
     Lease,
     Record,
+    epoch,
+    is_worn,
+    next_epoch,
     pack,
     pack_lease,
     unpack,
@@ -26,9 +32,10 @@ RECORD = Record(
     id=bytes(range(16)),
     version=3,
     created=1_800_000_000_000,
+    authenticated=1_800_000_060_000,
     idle=3600,
     ends=1_800_086_400_000,
-    flags=ESTABLISHED | UNCHECKED,
+    flags=FAIL_OPEN | TRANSIENT,
     passed=(1_700_000_000, 1_750_000_000),
     tags=(b"t" * 16,),
     data=b'{"a":1}',
@@ -45,6 +52,7 @@ def records(draw: st.DrawFn) -> Record:
         id=draw(sixteen),
         version=draw(u32),
         created=draw(u48),
+        authenticated=draw(u48),
         idle=draw(u32),
         ends=draw(u48),
         flags=draw(st.integers(0, 255)),
@@ -78,15 +86,16 @@ def test_bytes() -> None:
         "000102030405060708090a0b0c0d0e0f"  # id
         "00000003"  # version
         "000001a3185c5000"  # created
+        "000001a3185d3a60"  # authenticated
         "00000e10"  # idle
         "000001a31d82ac00"  # ends
-        "03"  # flags
+        "05"  # flags
         "01"  # tags
         "6553f100"  # everything's number passed
         "74747474747474747474747474747474"
         "684ee180"  # the tag's
         "00000007"
-        "7b2261223a317d" + "00" * 19
+        "7b2261223a317d" + "00" * 11
     )
 
 
@@ -94,8 +103,8 @@ def test_bytes() -> None:
 def test_padding_hides_the_length(length: int) -> None:
     """A record takes the fewest blocks of 48 bytes that hold it, and the rest is zero."""
     packed = pack(RECORD._replace(tags=(), passed=(0,), data=b"x" * length))
-    assert len(packed) == -(-(50 + length) // 48) * 48
-    assert packed[50 + length :].count(0) == len(packed) - 50 - length
+    assert len(packed) == -(-(58 + length) // 48) * 48
+    assert packed[58 + length :].count(0) == len(packed) - 58 - length
 
 
 def damaged(at: int, *values: int) -> bytes:
@@ -108,11 +117,11 @@ def damaged(at: int, *values: int) -> bytes:
     ("plaintext", "message"),
     [
         (b"", "too short"),
-        (bytes(49), "too short"),
-        (damaged(41, 4), "tags exceed"),
-        (damaged(41, 255), "tags exceed"),
-        (damaged(66, 0, 0, 0, 27), "data exceeds"),
-        (damaged(66, 255, 255, 255, 255), "data exceeds"),
+        (bytes(57), "too short"),
+        (damaged(49, 4), "tags exceed"),
+        (damaged(49, 255), "tags exceed"),
+        (damaged(74, 0, 0, 0, 19), "data exceeds"),
+        (damaged(74, 255, 255, 255, 255), "data exceeds"),
     ],
 )
 def test_malformed(plaintext: bytes, message: str) -> None:
@@ -136,3 +145,35 @@ def test_numbers_go_with_their_tags() -> None:
     for passed in ((), (0,), (0, 0, 0)):
         with pytest.raises((ValueError, IndexError)):
             pack(RECORD._replace(passed=passed))
+
+
+@pytest.mark.parametrize(
+    ("version", "of", "worn", "following"),
+    [
+        (1, 0, False, 1 << 16 | 1),
+        (MOST_WRITES - 1, 0, False, 1 << 16 | 1),
+        (MOST_WRITES, 0, True, 1 << 16 | 1),
+        (1 << 16 | 1, 1, False, 2 << 16 | 1),
+        (16_382 << 16 | 9, 16_382, False, 16_383 << 16 | 1),
+        (16_383 << 16 | 1, 16_383, False, None),
+        (16_383 << 16 | MOST_WRITES, 16_383, True, None),
+    ],
+)
+def test_epochs(version: int, of: int, worn: bool, following: int | None) -> None:
+    """A version is an epoch and a number of writes; the next epoch begins with one write, and there is a last one."""
+    assert (epoch(version), is_worn(version)) == (of, worn)
+    if following is None:
+        with pytest.raises(OverflowError):
+            next_epoch(version)
+    else:
+        assert next_epoch(version) == following > version
+
+
+def test_no_version_is_a_time_or_the_number_that_ends_a_session() -> None:
+    """The last version of the last epoch is smaller than any time in seconds, and than ENDED, which refuses all."""
+    assert 16_383 << 16 | MOST_WRITES < 1_700_000_000 < ENDED
+
+
+def test_flags_are_different_bits() -> None:
+    """Each flag of a record is a bit of its own."""
+    assert FAIL_OPEN | UNASKED | TRANSIENT == FAIL_OPEN + UNASKED + TRANSIENT == 7

@@ -12,9 +12,11 @@ from email.utils import parsedate_to_datetime
 Headers = list[tuple[str, str]]
 
 # One member of a list: a name, and after "=" a token or a quoted string (RFC 9110, 5.6).
-_directives = re.compile(r'([^\s,=";]+)(?:\s*=\s*("(?:[^"\\]|\\.)*(?:"|$)|[^\s,;]*))?').finditer
+_members = re.compile(r'([^\s,=";]+)(?:\s*=\s*("(?:[^"\\]|\\.)*(?:"|$)|[^\s,;]*))?').finditer
 #: Those that are older than RFC 9213, whose names all end in ``-Cache-Control``.
 _TARGETED = frozenset(("surrogate-control", "edge-control"))
+#: How long a cache may use a response without asking. The last is of Akamai's Edge-Control.
+_LIFETIMES = ("max-age", "s-maxage", "cache-maxage")
 #: nginx: seconds, or @ and a time.
 _ACCEL = "x-accel-expires"
 #: How the names end of all fields that are looked at here.
@@ -34,23 +36,19 @@ def is_storable(headers: Sequence[tuple[str, str]], now: float) -> bool:
 
 
 def _is_storable(headers: Sequence[tuple[str, str]], now: float) -> bool:
-    plain: dict[str, str] = {}
-    expires = ""
+    fields: dict[str, list[str]] = {}
     for name, value in headers:
-        lowered = name.lower()
-        if lowered == "cache-control":
-            plain |= dict(_parse(value))
-        elif lowered == "expires":
-            expires = value
-        elif _is_targeted(lowered):
-            if _allows(dict(_parse(value))):
-                return True
-        elif lowered == _ACCEL and value.strip() not in ("", "0", "off"):
-            return True
+        fields.setdefault(name.lower(), []).append(value)
+    plain = _directives(fields.pop("cache-control", ()))
     if _allows(plain):
         return True
-    decided = plain.keys() & {"max-age", "s-maxage", "no-store", "no-cache"} or plain.get("private") == ""
-    return not decided and _is_future(expires, now)
+    for name, values in fields.items():
+        if _is_targeted(name) and _allows(_directives(values)):
+            return True
+        if name == _ACCEL and any(value.strip() not in ("", "0", "off") for value in values):
+            return True
+    decided = plain.keys() & {*_LIFETIMES, "no-store", "no-cache"} or plain.get("private") == ""
+    return not decided and any(_is_future(value, now) for value in fields.get("expires", ()))
 
 
 def merged(
@@ -84,15 +82,13 @@ def merged(
 def _forbid(headers: Headers, *, lease_only: bool) -> None:
     """Keep shared caches from storing the response; any cache, unless it carries a lease only."""
     directive = "private" if lease_only else "no-store"
-    found = {key for name, value in headers if name.lower() == "cache-control" for key, given in _parse(value)
-             if key != "private" or given == ""}  # fmt: skip
-    if "no-store" not in found and directive not in found:
+    if not _says([value for name, value in headers if name.lower() == "cache-control"], directive):
         _append(headers, "cache-control", "Cache-Control", directive)
     for index, (name, value) in enumerate(headers):
         lowered = name.lower()
         if lowered == _ACCEL:
             headers[index] = name, "0"
-        elif _is_targeted(lowered) and not {"no-store", directive} & dict(_parse(value)).keys():
+        elif _is_targeted(lowered) and not _says([value], directive):
             headers[index] = name, f"{value}, {directive}" if value.strip() else directive
 
 
@@ -119,15 +115,34 @@ def _is_targeted(lowered: str) -> bool:
 
 def _parse(value: str) -> Iterator[tuple[str, str]]:
     """The directives in a field, lowered, each with its argument without quotes, "" if it has none."""
-    for match in _directives(value):
+    for match in _members(value):
         yield match[1].lower(), (match[2] or "").strip('"')
+
+
+def _directives(values: Sequence[str]) -> dict[str, str]:
+    """The directives of a field. Of several with one name, that which is taken more seriously by some cache.
+
+    Of several lifetimes a cache may take the first (RFC 9111, 4.2.1), and some take the last.
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        for name, argument in _parse(value):
+            if name not in found or (argument == "" if name == "private" else not _is_positive(found[name])):
+                found[name] = argument
+    return found
+
+
+def _says(values: Sequence[str], directive: str) -> bool:
+    """Whether a field says no-store or *directive*, without a condition."""
+    found = _directives(values)
+    return "no-store" in found or found.get(directive) == ""
 
 
 def _allows(directives: dict[str, str]) -> bool:
     """Whether directives let shared caches store a response and use it without asking."""
     if "no-store" in directives or directives.get("private") == "":  # private="field" speaks of that field only
         return False
-    return "public" in directives or any(_is_positive(directives.get(name)) for name in ("s-maxage", "max-age"))
+    return "public" in directives or any(_is_positive(directives.get(name)) for name in _LIFETIMES)
 
 
 def _is_positive(argument: str | None) -> bool:

@@ -17,11 +17,12 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import policy, seal, token
 from .errors import ConfigurationError, RollSessionError
 from .keys import KeyRing, generate_key
+from .presented import Opened, Presented, rank
 from .revocation import Revocations, StoreOptions, open_store
 from .revocation.fence import ENDED, EVERYTHING, session_key, tag_key
 
@@ -135,30 +136,61 @@ def _keygen(arguments: argparse.Namespace) -> int:
 # inspect
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII).fullmatch
+_PAIR = re.compile(r".*-([1-4])b?", re.ASCII).fullmatch
+_FLAGS = {token.FAIL_OPEN: "fail open", token.UNASKED: "unasked", token.TRANSIENT: "transient"}
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
     ring = _ring(arguments)
     text = sys.stdin.read() if arguments.cookie == "-" else arguments.cookie
-    found = _pairs(text.strip(), arguments.name)
-    leases = {name: value for name, value in found if name.endswith("-lease") and len(value) == seal.LEASE_LENGTH}
-    sessions = [(name, value) for name, value in found if name not in leases]
+    sessions, slots = [], []
+    leases: dict[str, list[str]] = {}
+    for name, value in _pairs(text.strip(), arguments.name):
+        if name.endswith("-lease") and len(value) == seal.LEASE_LENGTH:
+            leases.setdefault(name, []).append(value)
+        elif name.endswith("-slot") and len(value) < seal.LEASE_LENGTH:
+            slots.append((name, value))
+        else:
+            sessions.append((name, value))
     store = _open(arguments.store) if arguments.store else None
     now = time.time_ns() // 1_000_000
     try:
-        results = [
-            _session(ring, name, value, leases.pop(f"{name}-lease", None), now, store, arguments.data)
-            for name, value in sessions
-        ]
+        found = [_session(ring, name, value, leases.get(f"{name}-lease", []), now, store) for name, value in sessions]
     finally:
         if store is not None:
             store.close()
-    results += [{"cookie": _shown(name), "refused": "a lease without its session cookie is inert"} for name in leases]
+    alive = [each for each in found if each.session is not None and each.facts["refused"] is None]
+    if alive:
+        max(alive, key=_rank).facts["chosen"] = True
+    if arguments.data:
+        for each in found:
+            if each.session is not None:
+                each.facts["data"] = json.loads(each.session.record.data)
+    results = [each.facts for each in found]
+    inert = [name for name in leases if name.removesuffix("-lease") not in dict(sessions)]
+    results += [{"cookie": _shown(name), "refused": "a lease without its session cookie is inert"} for name in inert]
+    results += [{"cookie": _shown(name), "pair_used_last": _pair(value)} for name, value in slots]
     if arguments.json:
         print(json.dumps(results, indent=2))  # ASCII, so fit for a terminal
     else:
         print("\n\n".join(_table(_for_people(result)) for result in results))
-    return 0 if any(result["refused"] is None for result in results) else 1
+    return 0 if alive else 1
+
+
+class _Found(NamedTuple):
+    facts: dict[str, Any]
+    #: None: it is not authentic.
+    session: Presented | None
+
+
+def _rank(found: _Found) -> tuple[bool, int, int, int]:
+    assert found.session is not None
+    return rank(found.session)
+
+
+def _pair(value: str) -> int | None:
+    """What a slot cookie says, if it says anything."""
+    return int(value) if value in ("1", "2", "3", "4") else None
 
 
 def _ring(arguments: argparse.Namespace) -> KeyRing:
@@ -191,46 +223,55 @@ def _shown(name: str) -> str:
 
 
 def _session(
-    ring: KeyRing, name: str, value: str, lease_value: str | None, now: int, store: Revocations | None, data: bool
-) -> dict[str, Any]:
-    result: dict[str, Any] = {"cookie": _shown(name), "refused": None}
+    ring: KeyRing, name: str, value: str, lease_values: Sequence[str], now: int, store: Revocations | None
+) -> _Found:
+    facts: dict[str, Any] = {"cookie": _shown(name), "refused": None}
     try:
         if not _BASE64URL(name) or not _BASE64URL(value):
             raise seal.Unsealable("characters that are not base64url")
         issued, plaintext = seal.open_session(ring, name, value)
         record = token.unpack(plaintext)
     except (seal.Unsealable, ValueError) as error:  # ValueError: an authentic plaintext that is malformed
-        return {**result, "refused": str(error)}
-    lease = None
-    if lease_value is not None:
+        return _Found({**facts, "refused": str(error)}, None)
+    last_activity, idle = issued, record.idle
+    for lease_value in lease_values:
         try:
             if not _BASE64URL(lease_value):
                 raise seal.Unsealable("characters that are not base64url")
             lease = seal.open_lease(ring, f"{name}-lease", record.id, lease_value)
         except seal.Unsealable as error:
-            result["lease_refused"] = str(error)
-    seen, idle = (issued, record.idle) if lease is None else policy.extended(record, issued, lease)
-    why = policy.expired(now, seen, idle, record.ends)
+            facts["lease_refused"] = str(error)
+        else:
+            extended = policy.extended(record, issued, lease)
+            if extended[0] > last_activity:
+                last_activity, idle = extended
+    keys, limits = (EVERYTHING, session_key(record.id), *record.tags), policy.limits(record)
+    session = Presented(name, Opened(last_activity, idle, record.ends, record, keys, limits))
+    why = session.expired(now)
     if store is not None and why is None:
-        numbers = store.lookup_now([EVERYTHING, session_key(record.id), *record.tags])
-        why = policy.refused(record, numbers)
-    result["refused"] = why.value if why is not None else None
-    result |= {
+        why = policy.refused(store.lookup_now(keys), limits)
+    facts["refused"] = why.value if why is not None else None
+    pair = _PAIR(name)
+    facts |= {
+        "chosen": False,
+        "kind": "login" if session.is_login else "anonymous",
+        "pair": int(pair[1]) if pair else None,
         "id": record.id.hex(),
         "version": record.version,
-        "established": bool(record.flags & token.ESTABLISHED),
+        "epoch": token.epoch(record.version),
+        "writes": record.version & token.MOST_WRITES,
         "created": _utc(record.created),
+        "authenticated_at": _utc(record.authenticated) if session.is_login else None,
         "issued": _utc(issued),
-        "last_seen": _utc(seen),
-        "idle_ends": "never" if idle == token.UNLIMITED else _utc(seen + idle * 1000),
+        "last_activity": _utc(last_activity),
+        "idle_ends": "never" if idle == token.UNLIMITED else _utc(last_activity + idle * 1000),
         "ends": "never" if record.ends == token.NEVER else _utc(record.ends),
+        "flags": [text for flag, text in _FLAGS.items() if record.flags & flag],
         "tag_hashes": [tag.hex() for tag in record.tags],
         "data_bytes": len(record.data),
         "revocations": "not asked" if store is None else "asked",
     }
-    if data:
-        result["data"] = json.loads(record.data)
-    return result
+    return _Found(facts, session)
 
 
 def _utc(milliseconds: int, timespec: str = "milliseconds") -> str:
@@ -240,10 +281,18 @@ def _utc(milliseconds: int, timespec: str = "milliseconds") -> str:
         return f"{milliseconds} ms"
 
 
-def _for_people(result: dict[str, Any]) -> dict[str, Any]:
-    verdict = f"refused: {result['refused']}" if result["refused"] else "alive"
-    rest = {name.replace("_", " "): value for name, value in result.items() if name not in ("cookie", "refused")}
-    return {"cookie": result["cookie"], "verdict": verdict, **rest}
+def _for_people(facts: dict[str, Any]) -> dict[str, Any]:
+    if "refused" not in facts:
+        return {"cookie": facts["cookie"], "pair used last": facts["pair_used_last"] or "none"}
+    verdict = f"refused: {facts['refused']}" if facts["refused"] else "alive"
+    if facts["refused"] is None and not facts["chosen"]:
+        verdict += ", and another session comes before it"
+    rest = {
+        name.replace("_", " "): ", ".join(value) or "none" if name == "flags" else value
+        for name, value in facts.items()
+        if name not in ("cookie", "refused", "chosen") and value is not None
+    }
+    return {"cookie": facts["cookie"], "verdict": verdict, **rest}
 
 
 def _table(facts: dict[str, Any]) -> str:

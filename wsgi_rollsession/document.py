@@ -139,7 +139,7 @@ def identity(key: str, value: Any) -> str | None:
     Raises:
         SessionValueError: it is neither text nor an integer, nor anything that stands for nobody.
     """
-    if value is None or value is False or value == "" or value in ([], {}):
+    if value is None or value is False or value == "" or value in ([], (), {}):
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise _unfit(key, f"an identity that is {type(value).__name__} and neither text nor an integer", "a session")

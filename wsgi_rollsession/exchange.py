@@ -137,6 +137,12 @@ class Exchange:
         document = self.document
         return document is not None and (self.leaves or self.change(document.dump()) is not Change.SAME)
 
+    @property
+    def logs_in_or_out(self) -> bool:
+        """Whether the response carries a login, a logout, or the next epoch of a login."""
+        document = self.changing()
+        return self.change(document.dump()) not in (Change.SAME, Change.WRITTEN)
+
     def is_somebody(self) -> bool:
         """Whether the session is that of a user."""
         return self.session is not None and self.session.is_login and not self.is_cleared
@@ -174,7 +180,8 @@ class Exchange:
                 return Change.LOGGED_IN
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED
         if before != after:
-            return Change.LOGGED_IN if before is None else Change.SWITCHED
+            was_somebody = before is not None or (self.is_somebody() and self.standing is Standing.LOST)
+            return Change.SWITCHED if was_somebody else Change.LOGGED_IN
         return Change.SAME if raw is self.document.raw else Change.WRITTEN
 
     def changing(self) -> Document:

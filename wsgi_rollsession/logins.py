@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from . import successor
+from . import policy, successor
 from .document import EMPTY, Document
 from .errors import SessionConflict, StoreUnavailable
 from .exchange import Exchange
@@ -106,9 +106,13 @@ def log_in(exchange: Exchange) -> None:
             if session is None or ended is None:
                 raise SessionConflict("the login was revoked before its response")
             return _log_in_without(exchange, session, ended)
-        if session is not None and session.expired(exchange.now()):
-            exchange.conflict(Ended.IDLE)
         exchange.logged_out(everyone)
+        after = exchange.now()
+        if session is not None and session.expired(after):
+            exchange.conflict(Ended.IDLE)
+        # The call was so long ago that a fence raised after it may have been forgotten.
+        if policy.expired(after, what.at, record.idle, record.ends):
+            raise SessionConflict("the login took longer than its idle timeout")
     exchange.forget_cookies(exchange.names())
     exchange.advance_slot()
     exchange.settle(sent)

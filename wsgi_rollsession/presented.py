@@ -24,6 +24,8 @@ from .token import Record
 REMEMBERED = 1024
 #: Longer headers are not remembered, in characters.
 LONGEST_REMEMBERED = 4096
+#: How many pairs of a session and a lease are tried for one header.
+MOST_TRIALS = 4096
 
 
 class Opened(NamedTuple):
@@ -102,17 +104,23 @@ class Site:
 
     def _opening(self, header: str) -> Opening:
         found = self.cookies.parse(header)
-        sessions, refusals, key_is_gone = [], [], False
+        opened, refusals, key_is_gone = [], [], False
         for name, value in found.sessions:
             try:
-                opened, lease_refusal = self._open_leased(name, value, found.leases.get(name, ()))
+                opened.append((name, self.open(name, value)))
             except (Unsealable, ValueError) as error:  # ValueError: authentic, and malformed
                 refusals.append(f"session cookie {name!r} refused: {error}")
                 key_is_gone |= isinstance(error, UnknownKey) and self.cookies.is_login(name)
-            else:
-                sessions.append((name, opened))
-                if lease_refusal is not None:
-                    refusals.append(f"lease of session cookie {name!r} ignored: {lease_refusal}")
+        sessions = []
+        for name, each in opened:
+            leases = found.leases.get(name)
+            if leases:
+                if len(opened) > 1:  # each lease is tried with each session of its name: a square of work
+                    leases = leases[-(MOST_TRIALS // len(opened)) :]
+                each, refusal = self._with_lease(name, each, leases)
+                if refusal is not None:
+                    refusals.append(f"lease of session cookie {name!r} ignored: {refusal}")
+            sessions.append((name, each))
         opening = Opening(
             tuple(sessions), tuple(name for name, _ in found.sessions), tuple(found.names), found.slot,
             tuple(refusals), key_is_gone,
@@ -121,18 +129,12 @@ class Site:
             raise _Unremembered(opening)  # so garbage displaces nothing
         return opening
 
-    def _open_leased(self, name: str, value: str, leases: Sequence[str]) -> tuple[Opened, Unsealable | None]:
-        """A session cookie with the best authentic of its *leases*; and why a lease was not used, if one was not.
-
-        Raises:
-            Unsealable: the cookie is not authentic.
-            ValueError: it is authentic and malformed.
-        """
-        best = opened = self.open(name, value)
-        refusal = None
-        for lease_value in leases:
+    def _with_lease(self, name: str, opened: Opened, leases: Sequence[str]) -> tuple[Opened, Unsealable | None]:
+        """A session with the best authentic of its *leases*; and why a lease was not used, if one was not."""
+        best, refusal = opened, None
+        for value in leases:
             try:
-                lease = open_lease(self.ring, self.cookies.lease_name(name), opened.record.id, lease_value)
+                lease = open_lease(self.ring, self.cookies.lease_name(name), opened.record.id, value)
             except Unsealable as error:
                 refusal = error
             else:

@@ -44,7 +44,7 @@ def commit(exchange: Exchange, wants_roll: WantsRoll) -> list[Sent]:
 
     Raises:
         SessionTooLarge, SessionValueError: the session cannot be kept.
-        SessionConflict: a login, or ``regenerate()``, found that the session has ended.
+        SessionConflict: a login over somebody found that this session has ended.
         StoreUnavailable: the store did not confirm what the outage policy wants to be confirmed.
         After any of these, the session is what it was before, and a second call sends what had been done.
     """
@@ -60,8 +60,8 @@ def commit(exchange: Exchange, wants_roll: WantsRoll) -> list[Sent]:
 def _decide(exchange: Exchange, document: Document, wants_roll: WantsRoll) -> None:
     try:
         data = document.dump()
-        act = ACTS[exchange.standing][exchange.change(data)]
-        if act is Act.ROLL and not exchange.leaves:  # as for most requests
+        act = _next_act(exchange, data)
+        if act is Act.ROLL:  # as for most requests
             if exchange.session is not None:
                 _roll(exchange, exchange.session, wants_roll)
         else:
@@ -77,10 +77,16 @@ def _decide(exchange: Exchange, document: Document, wants_roll: WantsRoll) -> No
         raise
 
 
-def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | None) -> None:
-    """Carry out an act on *data*. *wants_roll* is None for ``save()``, whose write is activity."""
+def _next_act(exchange: Exchange, data: bytes) -> Act:
+    """What is to be done. A logout where nobody was found is done first, whatever becomes of the rest."""
+    act = ACTS[exchange.standing][exchange.change(data)]
     if exchange.leaves and act is not Act.LOGOUT and exchange.identities()[1] is None:
         end_unseen(exchange)
+    return act
+
+
+def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | None) -> None:
+    """Carry out an act on *data*. *wants_roll* is None for ``save()``, whose write is activity."""
     if act is Act.WRITE:
         _write(exchange, data, wants_roll)
     elif act in _LOGINS:
@@ -94,8 +100,6 @@ def _perform(exchange: Exchange, act: Act, data: bytes, wants_roll: WantsRoll | 
             _confirm(exchange, Ask.SEND)
         elif act is Act.ROLL and wants_roll is None:  # nothing is to be saved: is it alive?
             _confirm(exchange, Ask.VERSIONED if exchange.site.settings.versioned else Ask.WRITE)
-        elif act is Act.ROLL and wants_roll is not None and exchange.session is not None:
-            _roll(exchange, exchange.session, wants_roll)
         return
     exchange.done()
 
@@ -113,7 +117,7 @@ def _looks_due(exchange: Exchange) -> bool:
         return False
     time = site.cookies.last_time(header)
     if settings.renew_after_ms and time:  # without renew_after, _roll looks whether a clock is ahead
-        now = exchange.now()
+        now = site.clock() * 1000
         if now - settings.renew_after_ms < time <= now + CLOCK_TOLERANCE_MS:
             return False  # as for most requests
     return site.cookies.anonymous in header
@@ -265,7 +269,7 @@ def save(exchange: Exchange) -> None:
     """
     document = exchange.changing()
     data = document.dump()
-    act = ACTS[exchange.standing][exchange.change(data)]
+    act = _next_act(exchange, data)
     if act is Act.NOTHING and exchange.standing is Standing.LOST:
         raise SessionConflict(exchange.why_lost())
     _perform(exchange, act, data, None)

@@ -51,11 +51,12 @@ def unauthenticated_time(text: str, at: int = 0) -> int:
 
     It is not authenticated, so only ever a hint.
     """
-    return _clear_time(text[at + 4 : at + 16])
+    return clear_time(text[at + 4 : at + 16])
 
 
 @lru_cache(1024)  # a browser sends the same lease until the next roll
-def _clear_time(text: str) -> int:
+def clear_time(text: str) -> int:
+    """As ``unauthenticated_time``, of the characters 4 to 15 of a value."""
     try:
         return int.from_bytes(a2b_base64(text.replace("-", "+").replace("_", "/")), "big") >> 8 & 0xFFFF_FFFF_FFFF
     except ValueError:

@@ -252,7 +252,8 @@ class Session(MutableMapping[str, Any]):
     def revoke_others(self, tag: str) -> None:
         """Log out everywhere else, at once: end every other session with *tag*, one of this session's.
 
-        This one goes on in a new epoch, which the response carries. If that fails, its own user is logged out too.
+        This session goes on in a new epoch, which the response carries. If that fails, its own user is logged out too.
+        If somebody logs in or out in this request, that is saved first.
 
         Raises:
             ValueError: the session does not have that tag.
@@ -261,7 +262,10 @@ class Session(MutableMapping[str, Any]):
             SessionTooLarge
             SessionCommitted
         """
-        logins.revoke_others(self._exchange, tag_key(tag))
+        exchange = self._exchange
+        if exchange.logs_in_or_out:
+            response.save(exchange)
+        logins.revoke_others(exchange, tag_key(tag))
 
     def invalidate(self) -> None:
         """Log out, at once: end every session that the request presented, on every machine, and forget the data.

@@ -78,12 +78,12 @@ class Sessions:
         a response that was discarded, is still done, and is sent with this one.
         """
         header = environ.get("HTTP_COOKIE", "")
-        earlier = environ.get(SESSION)
-        carried: Sequence[Sent] = ()
-        if earlier is not None and self.owns(earlier):
-            carried = exchange_of(earlier).settled
-            header = _applied(header, carried)
-        session = environ[SESSION] = Session(Exchange(self._site, header, carried))
+        if SESSION in environ and self.owns(environ[SESSION]):
+            carried = exchange_of(environ[SESSION]).settled
+            exchange = Exchange(self._site, _applied(header, carried), carried)
+        else:
+            exchange = Exchange(self._site, header)
+        session = environ[SESSION] = Session(exchange)
         return session
 
     def begin_header(self, header: str) -> Session:
@@ -113,7 +113,7 @@ class Sessions:
 
         Raises:
             SessionTooLarge, SessionValueError: the session cannot be kept.
-            SessionConflict: a login, or ``regenerate()``, found that the session has ended.
+            SessionConflict: a login over somebody found that this session has ended.
             StoreUnavailable: a logout, or a login over somebody, was not confirmed; or as the outage policy has it.
             After any of these, the session is what it was before the request, but for what ``save()``,
             ``invalidate()`` and ``revoke_others()`` have done, and the next call, for an error page, sends that.

@@ -135,7 +135,7 @@ def written(version: int) -> int | None:
 
 def next_epoch(version: int) -> int | None:
     epoch = version // 65536 + 1
-    return epoch * 65536 + 1 if epoch <= 65534 else None
+    return epoch * 65536 + 1 if epoch <= 16383 else None
 
 
 # Judging and choosing
