@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +24,7 @@ from django.test import Client, RequestFactory, override_settings  # noqa: E402
 from django.test.utils import setup_test_environment, teardown_test_environment  # noqa: E402
 from django.urls import path  # noqa: E402
 
+import wsgi_rollsession  # noqa: E402
 from wsgi_rollsession import ConfigurationError, StoreUnavailable  # noqa: E402
 from wsgi_rollsession.testing import fresh_revocations  # noqa: E402
 
@@ -613,7 +618,11 @@ def test_messages_and_a_token_in_the_session(clock: Clock) -> None:
         assert site.do(lambda r: [str(each) for each in messages.get_messages(r)]) == []
         for given, status in ((token, "200 OK"), ("x" * 64, "403 Forbidden")):
             answer = site.call(
-                who, REQUEST_METHOD="POST", HTTP_X_CSRFTOKEN=given, HTTP_REFERER="https://localhost/", HTTP_HOST="localhost"
+                who,
+                REQUEST_METHOD="POST",
+                HTTP_X_CSRFTOKEN=given,
+                HTTP_REFERER="https://localhost/",
+                HTTP_HOST="localhost",
             )
             assert answer.status == status
 
@@ -681,8 +690,6 @@ def test_set_expiry_shortens(site: Browser, clock: Clock, user: str, at_login: b
 @pytest.mark.parametrize("user", ["", "alice"])
 def test_set_expiry_to_a_time(clock: Clock, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not move, whatever the user does; a moment in the past ends the session at once."""
-    from datetime import datetime, timezone
-
     with configured(clock):
         site = Browser(WSGIHandler(), clock)
         site.do(lambda r: (login(user)(r) if user else None, put("n", 1)(r)))
@@ -811,8 +818,6 @@ def testing(clock: Clock) -> Iterator[None]:
 
 def test_the_engine_for_tests_does_not_work_elsewhere(clock: Clock) -> None:
     """A project that carries the setting to production does not start."""
-    import sys
-
     sys.modules.pop(ENGINE, None)
     with configured(clock, SESSION_ENGINE=ENGINE), pytest.raises(ImproperlyConfigured, match="for tests"):
         WSGIHandler()
@@ -868,3 +873,31 @@ def test_a_request_of_the_request_factory(testing: None) -> None:
 def test_sessions_are_one(site: Browser) -> None:
     """``sessions()`` is made once, whatever asks first."""
     assert sessions() is sessions()
+
+
+# The package
+
+
+def test_the_core_does_not_import_django() -> None:
+    """Nor does the command; nothing but the adapter does."""
+    program = "import sys, wsgi_rollsession.cli, wsgi_rollsession.paste; print('django' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout.strip() == b"False"
+
+
+def test_the_adapter_uses_public_names_only() -> None:
+    """No name of the core that begins with an underscore."""
+    for file in Path(wsgi_rollsession.django.__file__).parent.glob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        imported = [
+            each.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.level == 2
+            for each in [*node.names, *(ast.alias(part) for part in (node.module or "").split("."))]
+        ]
+        of_the_core = [
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and (getattr(node.value, "attr", None) == "rollsession" or getattr(node.value, "id", None) == "session")
+        ]
+        assert not [name for name in [*imported, *of_the_core] if name.startswith("_")], file
