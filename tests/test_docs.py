@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import fields
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from runpy import run_path
@@ -14,13 +14,18 @@ import pytest
 from paste.deploy import loadapp
 from webob import Request
 
-from wsgi_rollsession import RollSession, generate_key
+from wsgi_rollsession import RollSession, StoreUnavailable, generate_key
 from wsgi_rollsession.cli import main
-from wsgi_rollsession.settings import Settings
+from wsgi_rollsession.cookies import PAIRS
+from wsgi_rollsession.document import encode
+from wsgi_rollsession.settings import Options
+from wsgi_rollsession.standing import WITHOUT, Outage, Without
+
+from .browser import Browser, Clock, untouched, wrap
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-OPTIONS = {field.name for field in fields(Settings)}
+OPTIONS = list(Options.__annotations__)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -101,15 +106,79 @@ def test_option_names(page):
     for source in [*blocks(page, "python"), *blocks(page, "ini")]:
         for call in re.findall(r"RollSession\((.*?)^\)|^\[filter:\w+\]\nuse = .*?\n(.*?)\n\n", source, re.M | re.S):
             names = re.findall(r"^ *(\w+) ?= ?", "".join(call), re.MULTILINE)
-            assert set(names) <= OPTIONS | {"keys_env"}, names
+            assert set(names) <= {*OPTIONS, "keys_env"}, names
     for name in re.findall(r"`([a-z_]+)=[^`]*`", prose(page)):  # a store's URL has other options
         assert name in OPTIONS or not get_close_matches(name, OPTIONS, cutoff=0.8), name
 
 
 def test_every_option_has_its_section():
-    """docs/configuration.md has one section for each option, in the order of the settings, and no other."""
+    """docs/configuration.md has one section for each option, in the order of the code, and no other."""
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == [field.name for field in fields(Settings)]
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == OPTIONS
+
+
+def test_the_outage_table_is_that_of_the_code():
+    """docs/configuration.md says for every question and policy what ``standing.WITHOUT`` says."""
+    words = {
+        Without.FAIL: "error",
+        Without.SKIP: "not done",
+        Without.LAST_KNOWN: "as far as known",
+        Without.EXTEND: "extended",
+    }
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    header, _, *rows = [
+        line.strip("| ").split(" | ") for line in re.findall(r"^\|.*\|$", text.split("## outage")[1], re.M)
+    ]
+    policies = [Outage(name.strip("`")) for name in header]
+    assert set(policies) == set(Outage)
+    found = {row[0].partition(":")[0].strip("*"): dict(zip(policies, row[1:], strict=True)) for row in rows}
+    assert found == {
+        ask.name.lower(): {policy: words[without] for policy, without in row.items()} for ask, row in WITHOUT.items()
+    }
+
+
+def test_header_sizes() -> None:
+    """docs/deploying.md says how long a Cookie header is, by the size of the sessions and their number."""
+    clock = Clock()
+    application = wrap(clock, identity_key="u")
+
+    def presented(data: dict[str, object], size: int) -> dict[str, str]:
+        """What a browser holds after a session of *size* bytes of JSON was begun, and rolled."""
+        browser = Browser(application, clock)
+        data["k"] = "x" * (size - len(encode({**data, "k": ""})))
+        browser.do(lambda session: session.update(data))
+        clock.advance(120)
+        browser.do(untouched)
+        return browser.cookies
+
+    text = (ROOT / "docs" / "deploying.md").read_text("utf-8")
+    rows = [
+        [int(cell) for cell in row.strip("| ").split(" | ")] for row in re.findall(r"^\| \d.*$", text, re.MULTILINE)
+    ]
+    assert rows
+    for size, *stated in rows:
+        login = presented({"u": 42}, size)
+        slot, session, lease = login.values()
+        all_names = [f"__Host-session-{pair}{half}" for pair in "1234" for half in ("", "b")]
+        assert [*login] == ["__Host-session-slot", all_names[0], f"{all_names[0]}-lease"]
+        sizes = []
+        for names in (all_names[:1], [all_names[0], all_names[2]], all_names):
+            jar = {"__Host-session-slot": slot} | (presented({}, size) if len(names) == 8 else {})
+            jar |= dict.fromkeys(names, session) | {f"{name}-lease": lease for name in names}
+            sizes.append(len("; ".join(f"{name}={value}" for name, value in jar.items())))
+        assert sizes == stated, size
+
+
+def test_cookie_names() -> None:
+    """docs/deploying.md lists all names that a cookie of ours can have, and no other."""
+    cookies = wrap().sessions._site.cookies
+    (listed,) = blocks(ROOT / "docs" / "deploying.md", "text")
+    sessions = [cookies.anonymous]
+    for pair in range(1, PAIRS + 1):
+        name = cookies.in_pair(pair)
+        sessions += [name, cookies.other_half(name)]
+    names = {*sessions, *map(cookies.lease_name, sessions), cookies.slot}
+    assert set(re.findall(r"__Host-\S+", listed)) == names
 
 
 @pytest.fixture
@@ -121,9 +190,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def visit(application, jar, path):
+def visit(application: Any, jar: dict[str, str], path: str, method: str = "GET") -> str:
     """What a browser with these cookies shows, redirections followed."""
-    response = Request.blank(path, cookies=jar).get_response(application)
+    response = Request.blank(path, cookies=jar, method=method).get_response(application)
     for header in response.headers.getall("Set-Cookie"):
         name, _, value = header.partition(";")[0].partition("=")
         jar[name] = value
@@ -132,18 +201,50 @@ def visit(application, jar, path):
     return visit(application, jar, response.location) if response.location else response.text
 
 
-def test_quickstart(folder):
-    """The application of the quickstart answers as the page says, and logs out everywhere."""
-    page = ROOT / "docs" / "quickstart.md"
-    (folder / "hello.py").write_text(blocks(page, "python")[0])
-    application, jar = run_path("hello.py")["wrapped"], {}
-    try:
-        shown = "".join(visit(application, jar, path) for path in ("/", "/login", "/logout"))
-        assert [shown] == blocks(page, "text")
-        assert visit(application, jar, "/login") == "42, visit 2\n"
-        assert visit(application, jar, "/logout-everywhere") == "nobody, visit 1\n"
-    finally:
-        application.close()
+@pytest.fixture
+def quickstart(folder: Path) -> Iterator[RollSession]:
+    """The application of the quickstart."""
+    (folder / "hello.py").write_text(blocks(ROOT / "docs" / "quickstart.md", "python")[0])
+    application = run_path("hello.py")["wrapped"]
+    yield application
+    application.close()
+
+
+def test_quickstart(quickstart: RollSession) -> None:
+    """The commands of the quickstart print what the page says, and it logs out everywhere."""
+    text = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
+    commands = re.findall(r'^    curl -sL -b jar -c jar (-d "" )?http://localhost:8000(/\S*) \| head -1$', text, re.M)
+    jar: dict[str, str] = {}
+    pages = [visit(quickstart, jar, path, "POST" if posts else "GET") for posts, path in commands]
+    shown = "".join(page.splitlines(keepends=True)[0] for page in pages)
+    assert [shown] == blocks(ROOT / "docs" / "quickstart.md", "text")
+    assert visit(quickstart, jar, "/login", "POST").startswith("42, visit 2\n")
+    assert visit(quickstart, jar, "/logout-everywhere", "POST").startswith("nobody, visit 1\n")
+
+
+def test_a_link_to_the_logout_of_the_quickstart_logs_nobody_out(quickstart: RollSession) -> None:
+    """Its login and logout are POST: what a browser fetches ahead, or another site links to, changes nothing."""
+    jar: dict[str, str] = {}
+    assert visit(quickstart, jar, "/login").startswith("nobody")
+    assert visit(quickstart, jar, "/login", "POST").startswith("42")
+    assert visit(quickstart, jar, "/logout").startswith("42")
+    assert visit(quickstart, jar, "/logout-everywhere").startswith("42")
+
+
+def test_the_logout_of_the_quickstart_in_an_outage(quickstart: RollSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is shown, and this browser forgets the session, which is alive."""
+    jar: dict[str, str] = {}
+    visit(quickstart, jar, "/login", "POST")
+    copied = dict(jar)
+
+    def fence(keys: object, number: int) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(quickstart.sessions.revocations, "fence", fence)
+        assert visit(quickstart, jar, "/logout", "POST").startswith("You may not be logged out")
+    assert visit(quickstart, jar, "/").startswith("nobody")
+    assert visit(quickstart, copied, "/").startswith("42")
 
 
 def test_readme(folder):
