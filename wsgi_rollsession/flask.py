@@ -159,7 +159,7 @@ class FlaskSessionInterface(SessionInterface):
             held = list(response.headers)
             headers = self.sessions.commit(session.rollsession, response.status, held, environ)
         except RollSessionError as error:
-            session.forget_changes()
+            session.fail()
             # Flask shows errorhandler() what views raise, and this is raised later. Without a handler it goes on.
             _replace(response, app.process_response(app.make_response(app.handle_user_exception(error))))
             return
