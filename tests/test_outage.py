@@ -526,22 +526,23 @@ def save_something(session: Session) -> None:
 
 
 FAIL, SKIP, LAST_KNOWN, EXTEND = Without.FAIL, Without.SKIP, Without.LAST_KNOWN, Without.EXTEND
+alice = login("alice")
 CASES: list[tuple[Ask, Case]] = [
-    (Ask.LOAD, Case(login("alice"), untouched, who, {FAIL: "error", LAST_KNOWN: "alice"})),
-    (Ask.LOAD, Case(login("alice"), who, lambda s: s.check(), {FAIL: "error", LAST_KNOWN: "True"})),
-    (Ask.ROLL, Case(login("alice"), who, untouched, {SKIP: "nothing", EXTEND: "lease"})),
-    (Ask.WRITE, Case(login("alice"), who, put("n", 1), {FAIL: "error", LAST_KNOWN: "old session", EXTEND: "session"})),
-    (Ask.WRITE, Case(login("alice"), who, save_something, {FAIL: "error", LAST_KNOWN: "old session", EXTEND: "session"})),
+    (Ask.LOAD, Case(alice, untouched, who, {FAIL: "error", LAST_KNOWN: "alice"})),
+    (Ask.LOAD, Case(alice, who, lambda s: s.check(), {FAIL: "error", LAST_KNOWN: "True"})),
+    (Ask.ROLL, Case(alice, who, untouched, {SKIP: "nothing", EXTEND: "lease"})),
+    (Ask.WRITE, Case(alice, who, put("n", 1), {FAIL: "error", LAST_KNOWN: "old session", EXTEND: "session"})),
+    (Ask.WRITE, Case(alice, who, save_something, {FAIL: "error", LAST_KNOWN: "old session", EXTEND: "session"})),
     (Ask.WRITE, Case(put("n", 1), who, put("n", 2), {FAIL: "error", LAST_KNOWN: "old session", EXTEND: "session"})),
-    (Ask.SEND, Case(login("alice"), save_something, untouched, {FAIL: "error", LAST_KNOWN: "session"})),
+    (Ask.SEND, Case(alice, save_something, untouched, {FAIL: "error", LAST_KNOWN: "session"})),
     (Ask.BEGIN, Case(untouched, who, put("n", 1), {FAIL: "error", LAST_KNOWN: "session"})),
     (Ask.BEGIN, Case(untouched, who, login("alice"), {FAIL: "error", LAST_KNOWN: "session"})),
-    (Ask.END, Case(login("alice"), who, logout, {FAIL: "error"})),
-    (Ask.END, Case(login("alice"), who, lambda s: s.clear(), {FAIL: "error"})),
-    (Ask.END, Case(login("alice"), who, login("bob"), {FAIL: "error"})),
-    (Ask.END, Case(login("alice"), who, lambda s: s.regenerate(), {FAIL: "error"})),
-    (Ask.END, Case(login("alice"), login("bob"), untouched, {FAIL: "error"})),
-    (Ask.END, Case(login("alice"), who, lambda s: s.revoke_others("user:alice"), {FAIL: "error"})),
+    (Ask.END, Case(alice, who, logout, {FAIL: "error"})),
+    (Ask.END, Case(alice, who, lambda s: s.clear(), {FAIL: "error"})),
+    (Ask.END, Case(alice, who, login("bob"), {FAIL: "error"})),
+    (Ask.END, Case(alice, who, lambda s: s.regenerate(), {FAIL: "error"})),
+    (Ask.END, Case(alice, login("bob"), untouched, {FAIL: "error"})),
+    (Ask.END, Case(alice, who, lambda s: s.revoke_others("user:alice"), {FAIL: "error"})),
 ]  # fmt: skip
 
 
