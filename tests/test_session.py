@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import marshal
 import math
+import pickle
 from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
 from collections.abc import Callable, MutableMapping
 from datetime import datetime, timedelta, timezone
@@ -12,10 +16,32 @@ from typing import Any
 
 import pytest
 
-from wsgi_rollsession import Session, SessionCommitted, SessionConflict, SessionValueError
+from wsgi_rollsession import (
+    Ended,
+    Session,
+    SessionCommitted,
+    SessionConflict,
+    SessionValueError,
+    generate_key,
+)
 from wsgi_rollsession.middleware import SESSION
 
-from .browser import START, Answer, Browser, Clock, call, dispatch, get, login, logout, put, untouched, who, wrap
+from .browser import (
+    START,
+    Answer,
+    Browser,
+    Clock,
+    call,
+    dispatch,
+    get,
+    login,
+    logout,
+    memory,
+    put,
+    untouched,
+    who,
+    wrap,
+)
 
 
 @pytest.fixture
@@ -237,16 +263,26 @@ def test_nothing_is_sent_until_something_is_stored(browser: Browser) -> None:
         dict,
         len,
         repr,
-        lambda s: (s.id, s.version, s.is_new, s.created, s.tags),
-        lambda s: s.clear(),
+        lambda s: (s.id, s.version, s.created, s.authenticated_at, s.last_activity, s.expires, s.tags),
+        lambda s: (s.ended, s.changed, s.loaded, s.committed, s.presented),
+        lambda s: s.copy(),
+        lambda s: s | {"a": 1},
+        lambda s: s.check(),
         lambda s: s.pop("a", None),
-        logout,
         lambda s: s.save(),
-        lambda s: s.regenerate(),
+        lambda s: s.revert(),
+        lambda s: (s.update(a=1), s.revert()),
         lambda s: (s.__setitem__("a", 1), s.__delitem__("a")),
     ]
     for look in looks:
         assert not browser.receive(browser.call(look)).set_cookies
+
+
+@pytest.mark.parametrize("handler", [logout, lambda s: s.clear(), lambda s: s.forget()])
+def test_a_logout_of_nobody(browser: Browser, handler: Callable[[Session], Any]) -> None:
+    """Where nothing is presented, a logout moves on the slot all the same: a login may be under way."""
+    for slot in "12341":
+        assert browser.receive(browser.call(handler)).sent() == {"__Host-session-slot": slot}
 
 
 SAME: list[tuple[str, Callable[[Session], Any]]] = [
@@ -308,16 +344,26 @@ def test_an_assigned_list_may_still_change(browser: Browser) -> None:
 
 
 def test_a_new_session(browser: Browser) -> None:
-    """Without a cookie, a session is new, has version 0 and an id that nobody has."""
+    """Without a cookie, a session has version 0, an id that nobody has and that it keeps, and nothing else."""
 
     def handler(session: Session) -> tuple[Any, ...]:
-        return session.id, session.version, session.is_new, session.created, set(session.tags)
+        assert session.id == session.id
+        return (
+            session.id,
+            session.version,
+            session.created,
+            session.authenticated_at,
+            session.expires,
+            set(session.tags),
+        )
 
     one, other = browser.do(handler), browser.do(handler)
     assert one[0] != other[0]
     assert len(one[0]) == 32
     int(one[0], 16)
-    assert one[1:] == (0, True, datetime.fromtimestamp(START, timezone.utc), set())
+    assert one[1:] == (0, None, None, None, set())
+    kept = browser.do(lambda s: (s.id, s.update(a=1))[0])
+    assert browser.do(lambda s: s.id) == kept
 
 
 def test_version_counts_writes(browser: Browser) -> None:
@@ -325,29 +371,37 @@ def test_version_counts_writes(browser: Browser) -> None:
     holds(browser, {"a": 0})
     seen = []
     for number in range(1, 4):
-        seen.append(browser.do(lambda s: (s.version, s.id, s.created, s.is_new)))
+        seen.append(browser.do(lambda s: (s.version, s.id, s.created)))
         browser.clock.advance(10)
         browser.do(put("a", number))
     assert [each[0] for each in seen] == [1, 2, 3]
     assert len({each[1:] for each in seen}) == 1
-    assert seen[0][3] is False
 
 
 def test_regenerate(browser: Browser) -> None:
-    """``regenerate`` gives a new id, a new creation time and version, keeps the data, and ends the old id."""
+    """A login gives a new id, a new creation time and version, keeps the data, and ends the session it came from."""
     holds(browser, {"cart": [1]})
     old, old_header = browser.do(lambda s: s.id), browser.header()
     browser.clock.advance(100)
 
     def handler(session: Session) -> tuple[Any, ...]:
         session.regenerate()
-        return session.id, session.is_new, session["cart"]
+        return session.id, session.version, session["cart"]
 
-    new, is_new, cart = browser.do(handler)
-    assert (new != old, is_new, cart) == (True, True, [1])
-    assert browser.do(lambda s: (s.id, s.version, s.is_new, s["cart"], s.created.timestamp())) == (
-        (new, 1, False, [1], START + 100)
-    )
+    new, version, cart = browser.do(handler)
+    assert (new != old, version, cart) == (True, 0, [1])
+    assert browser.do(lambda s: (s.id, s.version, s["cart"], s.created.timestamp())) == (new, 1, [1], START + 100)
+    assert call(browser.application, dict, old_header).result == {}
+
+
+def test_regenerate_of_a_login(browser: Browser) -> None:
+    """``regenerate`` of the user who is logged in keeps the id and the creation, and ends all copies from before."""
+    browser.do(login("alice"))
+    before = browser.do(lambda s: (s.id, s.created))
+    old_header = browser.header()
+    browser.clock.advance(100)
+    assert browser.do(lambda s: (s.regenerate(), (s.id, s.created), s.version)[1:]) == (before, 1)
+    assert browser.do(lambda s: ((s.id, s.created), s.version, s["user"])) == (before, 1 << 16 | 1, "alice")
     assert call(browser.application, dict, old_header).result == {}
 
 
@@ -374,7 +428,7 @@ def test_tags_are_not_in_their_representation(browser: Browser) -> None:
 def test_tags_alone_are_worth_a_session(browser: Browser) -> None:
     """A login that stores no data is a session all the same."""
     browser.do(lambda s: s.regenerate(tags=["user:42"]))
-    assert browser.do(lambda s: (s.is_new, "user:42" in s.tags, dict(s))) == (False, True, {})
+    assert browser.do(lambda s: (s.version, "user:42" in s.tags, dict(s))) == (1, True, {})
 
 
 def test_a_text_is_not_several_tags(browser: Browser) -> None:
@@ -399,20 +453,350 @@ def test_representation(browser: Browser) -> None:
     assert shown[2] == f"<Session {shown[1]} version 1>"
 
 
+# What can be asked
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds after the beginning of the test, as a session has its times."""
+    return datetime.fromtimestamp(START + seconds, timezone.utc)
+
+
+def test_times(browser: Browser) -> None:
+    """A session knows when it began, when its user logged in, when it was active last and when it ends."""
+    holds(browser, {"a": 1})
+    assert browser.do(lambda s: (s.created, s.authenticated_at)) == (at(0), None)
+    browser.clock.advance(10)
+    browser.do(login("alice"))
+    assert browser.do(lambda s: (s.created, s.authenticated_at)) == (at(10), at(10))
+    browser.clock.advance(100)
+    assert browser.do(lambda s: (s.last_activity, s.expires)) == (at(10), at(3610)), "as it came"
+    assert browser.do(lambda s: (s.last_activity, s.expires)) == (at(110), at(3710)), "as it was rolled"
+    browser.clock.advance(10)
+    browser.do(lambda s: s.regenerate())
+    assert browser.do(lambda s: (s.created, s.authenticated_at)) == (at(10), at(10)), "nobody was authenticated"
+    browser.do(lambda s: s.regenerate(tags=["user:alice"]))
+    assert browser.do(lambda s: (s.created, s.authenticated_at)) == (at(10), at(120)), "somebody was"
+
+
+def test_times_of_what_is_under_way(browser: Browser) -> None:
+    """Before the response starts, a login has its time, and neither activity nor an end."""
+
+    def handler(session: Session) -> tuple[Any, ...]:
+        session.regenerate(tags=[])
+        return session.created, session.authenticated_at, session.last_activity, session.expires, session.version
+
+    assert browser.do(handler) == (at(0), at(0), None, None, 0)
+    browser.clock.advance(10)
+    created, authenticated, last_activity, _, version = browser.do(handler)
+    assert (created, authenticated, last_activity, version) == (at(0), at(10), at(0), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "expires"),
+    [
+        ({}, {}, 3600),
+        ({"idle_timeout": "10m"}, {}, 600),
+        ({"absolute_timeout": None}, {}, 3600),
+        ({"rolling": False}, {}, 86400),
+        ({"idle_timeout": None, "absolute_timeout": "1h"}, {}, 3600),
+        ({}, {"idle_timeout": "5m"}, 300),
+        ({}, {"idle_timeout": timedelta(minutes=5)}, 300),
+        ({}, {"idle_timeout": "5h"}, 3600),
+        ({}, {"absolute_timeout": "20m"}, 1200),
+        ({"absolute_timeout": "2h"}, {"absolute_timeout": 1200}, 1200),
+        ({"absolute_timeout": "2h"}, {"absolute_timeout": "30d", "idle_timeout": "30d"}, 3600),
+    ],
+)
+def test_lifetimes_of_one_login(options: dict[str, Any], arguments: dict[str, Any], expires: float) -> None:
+    """A login ends when it is configured to, or earlier where ``regenerate`` said so; and then it does."""
+    clock = Clock()
+    browser = Browser(wrap(clock, **options), clock)
+    browser.do(lambda s: (s.regenerate(**arguments), s.update(user="alice")))
+    assert browser.do(lambda s: s.expires) == at(expires)
+    header = browser.header()
+    clock.advance(expires - 0.001)
+    assert browser.call(who, header=header).result == "alice"
+    clock.advance(0.001)
+    assert browser.call(who, header=header).result is None
+
+
+@pytest.mark.parametrize("argument", ["idle_timeout", "absolute_timeout"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "soon", "0s", True])
+def test_a_lifetime_that_is_none(browser: Browser, argument: str, value: Any) -> None:
+    """What is no duration is refused by the name of the argument, and changes nothing."""
+    with pytest.raises(ValueError, match=f"^{argument}: requires a duration"):
+        browser.call(lambda s: s.regenerate(**{argument: value}))
+
+
+@pytest.mark.parametrize("persistent", [None, True, False])
+def test_persistent(browser: Browser, persistent: bool | None) -> None:
+    """``persistent=False`` sends session and lease without Max-Age, in all epochs, until it is said otherwise."""
+    kept = persistent is not False
+
+    def answers(*handlers: Callable[[Session], Any]) -> None:
+        for handler in handlers:
+            browser.clock.advance(100)
+            for cookie in browser.receive(browser.call(handler)).set_cookies:
+                if "-slot=" not in cookie and "Max-Age=0" not in cookie:
+                    assert ("Max-Age=" in cookie) is kept, cookie
+
+    browser.do(lambda s: s.regenerate(tags=["user:1"], persistent=persistent))
+    answers(who, put("a", 1), lambda s: s.regenerate(), who)
+    kept = True
+    browser.do(lambda s: s.regenerate(persistent=True))
+    answers(who, put("a", 2))
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (lambda browser: None, None),
+        (lambda browser: browser.clock.advance(3600), Ended.IDLE),
+        (lambda browser: browser.clock.advance(86400), Ended.ABSOLUTE),
+        (lambda browser: browser.clock.advance(-61), Ended.FUTURE),
+        (lambda browser: browser.call(logout), Ended.LOGGED_OUT),
+        (lambda browser: browser.call(lambda s: s.clear()), Ended.LOGGED_OUT),
+        (lambda browser: browser.application.revoke_session(browser.do(lambda s: s.id)), Ended.LOGGED_OUT),
+        (lambda browser: browser.application.revoke("user:alice"), Ended.REVOKED),
+        (lambda browser: browser.application.revoke_everything(), Ended.REVOKED),
+        (lambda browser: browser.call(lambda s: s.regenerate()), Ended.SUPERSEDED),
+        (lambda browser: browser.call(login("bob")), Ended.LOGGED_OUT),
+        (lambda browser: setattr(browser, "application", wrap(browser.clock, keys=generate_key())), Ended.KEY_GONE),
+    ],
+)
+def test_why_nobody_is_logged_in(browser: Browser, end: Callable[[Any], Any], why: Ended | None) -> None:
+    """``ended`` says why nobody is logged in, and is None while somebody is."""
+    browser.do(login("alice"))
+    header = browser.header()
+    end(browser)
+    assert browser.call(lambda s: s.ended, header=header).result is why
+
+
+@pytest.mark.parametrize("handler", [untouched, put("a", 1), lambda s: (login("alice")(s), s.save(), s.invalidate())])
+def test_nobody_was_ever_logged_in(browser: Browser, handler: Callable[[Session], Any]) -> None:
+    """A browser that presents no login, for it has none or has deleted it, was never logged in."""
+    browser.do(handler)
+    assert browser.do(lambda s: s.ended) is Ended.NEVER
+
+
+def test_why_nobody_is_logged_in_after_a_loss() -> None:
+    """A store that has lost its data ends what was begun before, and says so."""
+    clock = Clock()
+    browser = Browser(wrap(clock), clock)
+    browser.do(login("alice"))
+    browser.application = wrap(clock, revocations=memory(clock))
+    assert browser.do(lambda s: s.ended) is Ended.STORE_LOST
+
+
+@pytest.mark.parametrize(
+    ("handler", "ended"),
+    [
+        (lambda s: None, None),
+        (logout, Ended.LOGGED_OUT),
+        (lambda s: s.clear(), Ended.LOGGED_OUT),
+        (lambda s: s.forget(), Ended.LOGGED_OUT),
+        (lambda s: (s.clear(), s.revert()), None),
+        (lambda s: (s.invalidate(), s.regenerate(tags=[])), None),
+        (lambda s: s.update(a=1), None),
+        (lambda s: (s.update(a=1), s.save()), None),
+        (lambda s: s.regenerate(), None),
+        (lambda s: s.revoke_others("user:alice"), None),
+    ],
+)
+def test_ended_follows_the_request(browser: Browser, handler: Callable[[Session], Any], ended: Ended | None) -> None:
+    """``ended`` is about the session as it is by now, in the same request."""
+    browser.do(login("alice"))
+    assert browser.do(lambda s: (handler(s), s.ended)[1]) is ended
+
+
+def test_ended_is_for_programs_and_for_people() -> None:
+    """A reason is compared by its name, and reads as a text."""
+    assert Ended.IDLE.value == str(Ended.IDLE) == "idle timeout" == Ended.IDLE
+    assert len({str(each) for each in Ended}) == len(Ended)
+
+
+def test_what_can_be_asked_without_loading(browser: Browser) -> None:
+    """``loaded``, ``changed``, ``committed`` and ``presented`` do not look at the session."""
+
+    def handler(session: Session) -> list[bool]:
+        return [session.loaded, session.changed, session.committed, session.presented]
+
+    assert browser.do(handler) == [False, False, False, False]
+    assert browser.do(lambda s: (s.get("a"), handler(s))[1]) == [True, False, False, False]
+    holds(browser, {"a": 1})
+    assert browser.do(handler) == [False, False, False, True]
+    assert browser.do(lambda s: (handler(s), s.loaded)[1]) is False
+    assert browser.call(handler, header="__Host-session-1=junk").result == [False, False, False, True]
+    assert browser.call(handler, header="__Host-session-slot=1; a=1").result == [False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("handler", "changed"),
+    [
+        (lambda s: s.get("cart"), False),
+        (lambda s: s["cart"].append(2), True),
+        (lambda s: (s["cart"].append(2), s["cart"].pop()), False),
+        (put("user", "alice"), False),
+        (put("user", "bob"), True),
+        (lambda s: (s.update(n=1), s.save()), False),
+        (lambda s: (s.update(n=1), s.revert()), False),
+        (lambda s: s.regenerate(), True),
+        (lambda s: (s.regenerate(), s.revert()), False),
+        (lambda s: s.clear(), True),
+        (lambda s: s.invalidate(), False),
+    ],
+)
+def test_changed(browser: Browser, handler: Callable[[Session], Any], changed: bool) -> None:
+    """``changed`` says whether there is anything left that the response, or ``save()``, has to do."""
+    browser.do(lambda s: (login("alice")(s), s.update(cart=[1])))
+    assert browser.do(lambda s: (handler(s), s.changed)[1]) is changed
+
+
+def test_committed(browser: Browser) -> None:
+    """``committed`` is true as soon as the response headers were decided on."""
+    browser.application = wrap(browser.clock, after_headers(lambda s: s.committed))
+    assert browser.do(untouched) is True
+
+
+@pytest.mark.parametrize(
+    ("end", "alive"),
+    [
+        (lambda browser: None, True),
+        (lambda browser: browser.call(logout), False),
+        (lambda browser: browser.application.revoke("user:alice"), False),
+        (lambda browser: browser.application.revoke_everything(), False),
+        (lambda browser: browser.call(lambda s: s.regenerate()), False),
+        (lambda browser: browser.clock.advance(3600), False),
+        (lambda browser: browser.call(put("a", 1)), True),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_check(browser: Browser, end: Callable[[Any], Any], alive: bool, late: bool) -> None:
+    """``check()`` says whether the session is alive now, in the request and in a stream after the headers."""
+    browser.do(login("alice"))
+    found: list[Any] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        session = environ[SESSION]
+        found.append(session.check())
+        if late:
+            start_response("200 OK", [])
+        end(browser)
+        found.extend([session.check(), session.ended is None, session.check()])
+        if not late:
+            start_response("200 OK", [])
+        return []
+
+    streaming = wrap(browser.clock, application, revocations=browser.application.sessions.revocations)  # type: ignore[attr-defined]
+    call(streaming, untouched, browser.header())
+    assert found == [True, alive, alive, alive]
+
+
+def test_check_of_what_has_not_begun(browser: Browser) -> None:
+    """Nobody's session is not alive; an anonymous one can be."""
+    assert browser.do(lambda s: s.check()) is False
+    assert browser.do(lambda s: (s.update(a=1), s.check())[1]) is False
+    assert browser.do(lambda s: s.check()) is True
+    assert browser.do(lambda s: (s.invalidate(), s.check())[1]) is False
+    assert browser.do(lambda s: (s.update(a=1), s.save(), s.check())[2]) is True
+
+
+# What it is not
+
+
+@pytest.mark.parametrize("name", ["user", "cart", "_data", "id", "version", "loaded", "permanent", "modified"])
+def test_no_attribute_can_be_set(browser: Browser, name: str) -> None:
+    """An attribute that nobody would keep cannot be set, as if it were a key."""
+    with pytest.raises(AttributeError):
+        browser.call(lambda s: setattr(s, name, 42))
+    assert contents(browser) == {}
+
+
+COPIES: list[Callable[[Session], Any]] = [
+    lambda s: s.copy(),
+    copy.copy,
+    copy.deepcopy,
+    lambda s: s | {},
+    lambda s: {} | s,
+    lambda s: {**s},
+    dict,
+    lambda s: json.loads(json.dumps(s.copy())),
+    lambda s: json.loads(json.dumps(s | {})),
+]
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_copies_are_plain(browser: Browser, copied: Callable[[Session], Any]) -> None:
+    """Every way to copy a session gives a plain dict, with what has changed until now."""
+    holds(browser, {"a": [1], "b": {"c": (2,)}})
+
+    def handler(session: Session) -> Any:
+        session["a"].append(2)
+        return copied(session)
+
+    found = browser.do(handler)
+    assert type(found) is dict
+    assert found == {"a": [1, 2], "b": {"c": [2]}}
+
+
+@pytest.mark.parametrize("copied", [each for each in COPIES if each is not dict and each is not COPIES[5]])
+def test_copies_share_nothing(browser: Browser, copied: Callable[[Session], Any]) -> None:
+    """What is done to a copy is not done to the session, however deep; nor the other way round."""
+    holds(browser, {"a": [1]})
+
+    def handler(session: Session) -> Any:
+        made = copied(session)
+        made["a"].append(2)
+        made["z"] = 1
+        session["a"].append(3)
+        return made
+
+    assert browser.do(handler) == {"a": [1, 2], "z": 1}
+    assert contents(browser) == {"a": [1, 3]}
+
+
+def test_merging(browser: Browser) -> None:
+    """``|`` makes a dict of both, where the right one wins; ``|=`` stores into the session, which stays what it is."""
+    holds(browser, {"a": 1, "b": 1})
+    assert browser.do(lambda s: s | {"b": 2, "c": 2}) == {"a": 1, "b": 2, "c": 2}
+    assert browser.do(lambda s: {"b": 2, "c": 2} | s) == {"a": 1, "b": 1, "c": 2}
+    assert contents(browser) == {"a": 1, "b": 1}
+
+    def handler(session: Session) -> bool:
+        same = session
+        session |= {"b": 3}
+        return same is session
+
+    assert browser.do(handler) is True
+    assert contents(browser) == {"a": 1, "b": 3}
+    for operation in (lambda s: s | 1, lambda s: 1 | s, lambda s: s | [("a", 1)]):
+        with pytest.raises(TypeError):
+            browser.call(operation)
+
+
+@pytest.mark.parametrize("dump", [pickle.dumps, marshal.dumps, json.dumps])
+def test_a_session_is_not_dumped(browser: Browser, dump: Callable[[Any], Any]) -> None:
+    """A session cannot be pickled by accident, as into a cache; its copy can."""
+    holds(browser, {"a": 1})
+    with pytest.raises((TypeError, ValueError)):
+        browser.call(dump)
+    assert browser.do(lambda s: dump(s.copy()))
+
+
 # Its life in a request
 
 
 def test_invalidate(browser: Browser) -> None:
-    """After ``invalidate`` the session is empty and new, has another id, and its cookies are deleted."""
+    """After ``invalidate`` the session is empty, has another id and version 0, and its cookies are deleted."""
     holds(browser, {"a": 1})
 
     def handler(session: Session) -> tuple[Any, ...]:
         old = session.id
         session.invalidate()
-        return dict(session), session.is_new, session.id != old, session.version
+        return dict(session), session.id != old, session.version
 
-    assert browser.do(handler) == ({}, True, True, 0)
-    assert browser.cookies == {}
+    assert browser.do(handler) == ({}, True, 0)
+    assert set(browser.cookies) == {"__Host-session-slot"}
 
 
 def test_invalidate_is_harmless_when_there_is_nothing_to_end(browser: Browser) -> None:
@@ -433,24 +817,62 @@ def test_a_session_after_invalidate_is_a_fresh_one(browser: Browser) -> None:
     browser.do(lambda s: (s.invalidate(), s.update(b=2)))
     assert contents(browser) == {"b": 2}
     assert browser.do(lambda s: s.id) != old
-    assert len(browser.cookies) == 1
+    assert len(browser.sessions) == 1
 
 
-def test_emptying_a_session_ends_it(browser: Browser) -> None:
-    """A session that had content and ends its request without any is invalidated: ``clear()`` is a logout."""
-    for empty in (lambda s: s.clear(), lambda s: s.__delitem__("a"), lambda s: (s.clear(), s.save())):
-        holds(browser, {"a": 1})
-        header = browser.header()
-        browser.do(empty)
-        assert browser.cookies == {}
-        assert call(browser.application, dict, header).result == {}
+POPS: list[Callable[[Session], Any]] = [
+    lambda s: s.__delitem__("a"),
+    lambda s: s.pop("a"),
+    lambda s: s.popitem(),
+    lambda s: [s.pop(key) for key in list(s)],
+    lambda s: (s.__delitem__("a"), s.save()),
+]
 
 
-def test_a_session_that_was_empty_may_stay_empty(browser: Browser) -> None:
-    """A session that began empty, and was emptied again, lives on."""
+@pytest.mark.parametrize("pop", POPS)
+@pytest.mark.parametrize("begin", [None, ["user:42"]])
+def test_removing_the_last_key_ends_nothing(
+    browser: Browser, begin: list[str] | None, pop: Callable[[Session], Any]
+) -> None:
+    """A session without data is a session, anonymous or logged in: removing is a write like any other."""
+    browser.do(lambda s: (begin and s.regenerate(tags=begin), s.update(a=1)))
+    before = browser.do(lambda s: (s.id, s.ended, set(s.tags)))
+    browser.do(pop)
+    assert browser.do(lambda s: (dict(s), s.version)) == ({}, 2)
+    assert browser.do(lambda s: (s.id, s.ended, set(s.tags))) == before
+
+
+@pytest.mark.parametrize("clear", [lambda s: s.clear(), lambda s: (s.clear(), s.save())])
+def test_clear_of_an_anonymous_session(browser: Browser, clear: Callable[[Session], Any]) -> None:
+    """An anonymous session that is cleared becomes another; if nothing is stored in that, its cookies are deleted."""
+    holds(browser, {"a": 1})
+    before = browser.do(lambda s: s.id)
+    assert browser.do(lambda s: (clear(s), s.id != before, dict(s), s.version)[1:]) == (True, {}, 0)
+    assert set(browser.cookies) == {"__Host-session-slot"}
+    holds(browser, {"a": 1})
+    before = browser.do(lambda s: s.id)
+    after = browser.do(lambda s: (clear(s), s.update(b=2), s.id)[2])
+    assert after != before
+    assert browser.do(lambda s: (dict(s), s.id)) == ({"b": 2}, after)
+
+
+@pytest.mark.parametrize("clear", [lambda s: s.clear(), lambda s: (s.clear(), s.save())])
+@pytest.mark.parametrize("message", [{}, {"message": "Goodbye"}])
+def test_clear_is_a_logout(browser: Browser, clear: Callable[[Session], Any], message: dict[str, str]) -> None:
+    """If somebody is logged in, ``clear()`` ends that; what is stored after it begins an anonymous session."""
+    browser.do(login("alice"))
+    thief = browser.copied()
+    browser.do(lambda s: (clear(s), s.update(message)))
+    assert browser.do(lambda s: (dict(s), s.authenticated_at)) == (message, None)
+    assert browser.sessions == (["__Host-session"] if message else [])
+    assert thief.do(who) is None
+
+
+def test_a_login_that_stores_and_removes(browser: Browser) -> None:
+    """A login without data, in which something is stored and removed, lives on, and nothing is sent."""
     browser.do(lambda s: s.regenerate(tags=["user:42"]))
-    browser.do(lambda s: (s.update(a=1), s.clear()))
-    assert browser.do(lambda s: s.is_new) is False
+    assert not browser.receive(browser.call(lambda s: (s.update(a=1), s.pop("a")))).set_cookies
+    assert browser.do(lambda s: (s.version, s.ended)) == (1, None)
 
 
 def after_headers(change: Callable[[Session], Any]) -> Callable[..., Any]:
@@ -480,6 +902,9 @@ LATE: list[tuple[str, Callable[[Session], Any]]] = [
     ("regenerate", lambda s: s.regenerate()),
     ("revoke others", lambda s: s.revoke_others("user:alice")),
     ("save", lambda s: s.save()),
+    ("revert", lambda s: s.revert()),
+    ("forget", lambda s: s.forget()),
+    ("merge", lambda s: s.__ior__({"a": 2})),
 ]
 
 
@@ -517,7 +942,7 @@ def test_logout_after_the_headers_still_ends_the_session(browser: Browser) -> No
     """``invalidate`` while the body is sent cannot delete the cookies, but nothing accepts them any more."""
     holds(browser, {"a": 1})
     application = browser.application
-    late = wrap(browser.clock, after_headers(logout), revocations=application.revocations)  # type: ignore[attr-defined]
+    late = wrap(browser.clock, after_headers(logout), revocations=application.sessions.revocations)  # type: ignore[attr-defined]
     browser.application = late
     browser.do(untouched)
     browser.application = application
