@@ -53,8 +53,8 @@ class Answer:
 
     @property
     def set_cookies(self) -> list[str]:
-        """The values of its Set-Cookie headers."""
-        return [value for name, value in self.headers if name.lower() == "set-cookie"]
+        """The values of its Set-Cookie headers, without the blanks around them, which no client sees."""
+        return [value.strip() for name, value in self.headers if name.lower() == "set-cookie"]
 
     def header(self, name: str) -> str | None:
         """The value of a header that occurs once."""

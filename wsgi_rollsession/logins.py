@@ -14,7 +14,7 @@ from .errors import SessionConflict, StoreUnavailable
 from .exchange import Exchange
 from .policy import Ended
 from .presented import Presented
-from .revocation.clock import next_revoked_before
+from .revocation.clock import next_revoked_before, when_it_may
 from .revocation.fence import ENDED
 from .standing import Ask, Change, Standing, Without
 from .token import Record
@@ -188,10 +188,14 @@ def revoke_others(exchange: Exchange, tag: bytes) -> None:
         raise ValueError("tag: requires a tag of this session")
     if exchange.standing is Standing.LOST:
         raise SessionConflict(exchange.why_lost())
-    held = exchange.site.store.lookup_now((tag,))[0]
-    number = next_revoked_before(exchange.site.steady_clock(), (held,))
-    if number is None:
-        raise StoreUnavailable("the same tag is being revoked again and again")
+    held = 0
+
+    def attempt() -> int | None:
+        nonlocal held
+        held = exchange.site.store.lookup_now((tag,))[0]
+        return next_revoked_before(exchange.site.steady_clock(), (held,))
+
+    number = when_it_may(attempt)
     record = successor.renewed(exchange.site.settings, session.record, session.record.tags, None, document.dump())
     record = record._replace(
         passed=(
