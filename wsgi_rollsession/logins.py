@@ -31,11 +31,7 @@ def renew(exchange: Exchange) -> None:
     tags = record.tags if what is None or what.tags is None else what.tags
     tags = exchange.with_identity(tags)
     what = exchange.with_numbers(what, tags, record.tags)
-    try:
-        following = successor.renewed(settings, record, tags, what, document.dump())
-    except OverflowError:
-        raise SessionConflict("the login has had all its epochs: log in again") from None
-    _begin_epoch(exchange, session, following)
+    _begin_epoch(exchange, session, successor.renewed(settings, record, tags, what, document.dump()))
 
 
 def _begin_epoch(

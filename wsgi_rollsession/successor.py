@@ -78,7 +78,7 @@ def renewed(
         what: None if nobody asked for it: the epoch's writes have run out.
 
     Raises:
-        OverflowError: there is no next epoch.
+        SessionConflict: there is no next epoch.
     """
     id_, version, created, authenticated, idle, ends, flags, passed, _, _ = record
     held = dict(zip((EVERYTHING, *record.tags), passed, strict=True))
