@@ -13,6 +13,8 @@ from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
+from django.utils.functional import cached_property
+from django.utils.module_loading import import_string
 
 from .. import Session, SessionConflict
 from .configuration import identity_tag, sessions
@@ -31,13 +33,20 @@ class SessionStore(SessionBase):
     """
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
+        # Not by Django's own, which imports a serializer for each request.
+        self._session_key = None
+        self.accessed = self.modified = False
         #: The session of the core, for what Django has no name for: ``id``, ``authenticated_at``, ``expires``,
         #: ``ended``, ``check()``, ``regenerate(tags=…)``, ``revoke_others()``.
         self.rollsession = session
         self._looked = False  # whether anybody has looked at the data
         self._cycled = False  # ``cycle_key()`` was called, by the user who is logged in
         self._held: tuple[object, object] = (None, None)  # identity and expiry, as loaded or last saved
+
+    @cached_property
+    def serializer(self) -> Any:
+        """For ``encode()`` and ``decode()``, which nothing here uses."""
+        return import_string(settings.SESSION_SERIALIZER)
 
     # The data
 
@@ -47,7 +56,7 @@ class SessionStore(SessionBase):
             self._hold()
             self._looked = True
             session = self.rollsession
-            if EXPIRY in session and self.is_anonymous() and not session.committed and self._is_over():
+            if self._held[1] is not None and self.is_anonymous() and not session.committed and self._is_over():
                 session.forget()
                 self._hold()
         return self.rollsession
@@ -209,8 +218,9 @@ class SessionStore(SessionBase):
 
     def revert(self) -> None:
         """Go back to what was loaded, or last saved: the response is an error."""
-        if self._looked and not self.rollsession.committed:
-            self.rollsession.revert()
+        session = self.rollsession
+        if session.loaded and not session.committed:
+            session.revert()
             self._cycled = False
 
     def is_transient(self) -> bool:
