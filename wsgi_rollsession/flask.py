@@ -107,6 +107,8 @@ class FlaskSessionInterface(SessionInterface):
         self.unremembered: Mapping[str, Any] = config.unremembered
         self._unshared = not self.sessions.revocations.shared
         self._nested = False
+        #: Whether Flask-Login is there, and says by ``identity_key`` who is logged in.
+        self.follows_flask_login = False
         #: Flask-Login's remember-me cookie, where it is neither set nor accepted.
         self._remember_cookie: str | None = None
         if self.identity_key == USER_ID:
@@ -194,6 +196,7 @@ class FlaskSessionInterface(SessionInterface):
             from flask_login import user_logged_in, user_logged_out
         except ImportError:
             return
+        self.follows_flask_login = True
         user_logged_in.connect(self.logged_in, app)
         user_logged_out.connect(self.logged_out, app)
         if remember_cookie:
@@ -244,9 +247,12 @@ class FlaskSession(SessionMixin):
         self._discarded = False  # modified = False
         self._new: bool | None = None
         self._permanent: bool | None = None  # as this request has set it
+        # What Flask-Login tells itself until the response. Being elsewhere than in the session, it costs no loading:
+        # Flask-Login looks for it in every request, also for a static file, or when the store does not answer.
+        self._passing: dict[str, Any] = {}
         self._remember: dict[str, Any] = {}  # what Flask-Login wants to be remembered
-        self._asked: dict[str, Any] | None = None  # of regenerate(), by the application or by login_user()
-        self._told: dict[str, Any] | None = None  # what regenerate() was told for that
+        self._given: set[str] = set()  # arguments that regenerate() was given
+        self._begins = False  # regenerate() was called for a login
         self._over_somebody = False
         #: Whether the request has a remember-me cookie that is not accepted.
         self.presents_remember_cookie = False
@@ -254,6 +260,8 @@ class FlaskSession(SessionMixin):
     # The mapping
 
     def __getitem__(self, key: str) -> Any:
+        if key == _REMEMBER and self._interface.follows_flask_login:
+            return self._passing[key]
         live = self._live
         if key in live:
             return live[key]
@@ -263,13 +271,15 @@ class FlaskSession(SessionMixin):
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if self._interface.hides_remember_cookie:
-            if key == _REMEMBER and value == "set":
+        if key == _REMEMBER and self._interface.follows_flask_login:
+            if value == "set" and self._interface.hides_remember_cookie:
                 self._remember["persistent"] = True
-                return
-            if key == _REMEMBER_S:
-                self._remember["absolute_timeout"] = max(int(value), 1)
-                return
+            else:
+                self._passing[key] = value
+            return
+        if key == _REMEMBER_S and self._interface.hides_remember_cookie:
+            self._remember["absolute_timeout"] = max(int(value), 1)
+            return
         is_scalar = value.__class__ in _SCALARS
         as_it_is = is_scalar or key == self._interface.identity_key
         self._core[key] = value if as_it_is else self._interface.serializer.tag(value)
@@ -282,6 +292,9 @@ class FlaskSession(SessionMixin):
         self._touch()
 
     def __delitem__(self, key: str) -> None:
+        if key == _REMEMBER and self._interface.follows_flask_login:
+            del self._passing[key]
+            return
         del self._core[key]
         self._live.pop(key, None)
         self._touch()
@@ -292,6 +305,8 @@ class FlaskSession(SessionMixin):
         Of the identity key, it is a logout, even if it is not there. Flashed messages that a streamed page, or a test,
         looks at after the headers were sent stay for the next page, as with Flask's own sessions.
         """
+        if key == _REMEMBER and self._interface.follows_flask_login:
+            return self._passing.pop(key) if default is _ABSENT else self._passing.pop(key, default)
         if key == _FLASHES and self._core.committed:
             return self.get(key) if default is _ABSENT else self.get(key, default)
         if key not in self._core:
@@ -307,6 +322,8 @@ class FlaskSession(SessionMixin):
         return len(self._core)
 
     def __contains__(self, key: object) -> bool:
+        if key == _REMEMBER and self._interface.follows_flask_login:
+            return key in self._passing
         return key in self._core
 
     def clear(self) -> None:
@@ -366,13 +383,8 @@ class FlaskSession(SessionMixin):
         persistent: bool | None = None,
     ) -> None:
         """See ``Session.regenerate``. Of a login, what is None is decided by ``permanent``, as Flask does."""
-        asked = {
-            "tags": tags if tags is None or isinstance(tags, str) else list(tags),
-            "idle_timeout": idle_timeout,
-            "absolute_timeout": absolute_timeout,
-            "persistent": persistent,
-        }
-        self._ask(asked)
+        given = {"idle_timeout": idle_timeout, "absolute_timeout": absolute_timeout, "persistent": persistent}
+        self._regenerate(tags, {name: value for name, value in given.items() if value is not None})
 
     def invalidate(self) -> None:
         """Log out, at once, and forget the data. See ``Session.invalidate``."""
@@ -396,7 +408,7 @@ class FlaskSession(SessionMixin):
         """Do now what the response would do when it starts. See ``Session.save``."""
         self.settle()
         self._core.save()
-        self._asked = self._told = None
+        self._given, self._begins = set(), False
         self._refresh()
 
     def revert(self) -> None:
@@ -430,16 +442,15 @@ class FlaskSession(SessionMixin):
         if self._live:
             self.sync()
             self._modified = self._modified or core.changed
-        if self._asked is not None:
-            self._ask(self._asked)
-        elif core.changed and self._logs_in():
-            self._ask({})
+        if self._begins or (core.changed and self._logs_in()):
+            lifetime = self._lifetime()
+            self._regenerate(None, {name: lifetime[name] for name in lifetime if name not in self._given})
         self._new = self.new
 
     def forget_changes(self) -> None:
         """Nothing that this request has done counts any more."""
         self._live.clear()
-        self._asked = self._told = None
+        self._given, self._begins, self._permanent = set(), False, None
 
     def fail(self) -> None:
         """The application has raised: as ``revert()``, if it is not too late."""
@@ -448,11 +459,8 @@ class FlaskSession(SessionMixin):
 
     def logged_in(self) -> None:
         """``login_user()``: somebody has just been authenticated."""
-        asked = {**(self._asked or {}), **self._remember}
-        self._remember = {}
-        if asked.get("tags") is None:
-            asked["tags"] = ()
-        self._ask(asked)
+        remember, self._remember = self._remember, {}
+        self._regenerate(None if "tags" in self._given else (), remember)
 
     def _touch(self) -> None:
         self._modified, self._discarded = True, False
@@ -468,29 +476,26 @@ class FlaskSession(SessionMixin):
         user = self._identity()
         return user is not None and f"user:{user}" not in self._core.tags
 
-    def _ask(self, asked: dict[str, Any]) -> None:
-        """Call the core's ``regenerate``, unless it knows already."""
+    def _regenerate(self, tags: Iterable[str] | None, given: Mapping[str, Any]) -> None:
+        """Call the core's, which adds to what it was told before."""
         core = self._core
-        if self._told is None:
+        if not self._begins:
             self._over_somebody = core.authenticated_at is not None
-        told = asked
-        if asked.get("tags") is not None or not self._over_somebody or self._logs_in():
-            told = {**self._lifetime(asked), **{key: value for key, value in asked.items() if value is not None}}
-        if told != self._told:
-            self.sync()
-            core.regenerate(**told)
-            self._refresh()
-        self._asked, self._told = asked, told
+        self.sync()
+        core.regenerate(tags=tags, **given)
+        self._begins = self._begins or tags is not None or not self._over_somebody
+        self._given.update(given, () if tags is None else ("tags",))
+        if given.get("persistent"):
+            self._permanent = True
+        self._refresh()
         self._touch()
 
-    def _lifetime(self, asked: dict[str, Any]) -> Mapping[str, Any]:
+    def _lifetime(self) -> Mapping[str, Any]:
         """How long a login lasts for which nothing else was asked: for Flask, that is ``permanent``."""
         permanent = self._permanent
         if permanent is None:  # that of another user does not count
             permanent = bool(self._core.get(_PERMANENT)) and not self._over_somebody
-        if permanent or asked.get("persistent"):
-            return {"persistent": True}
-        return self._interface.unremembered
+        return {"persistent": True} if permanent else self._interface.unremembered
 
     def _refresh(self) -> None:
         """Keep the values that the core still has."""

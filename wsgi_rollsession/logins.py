@@ -58,17 +58,22 @@ def _begin_epoch(
     site = exchange.site
     name = site.cookies.other_half(session.name)
     sent = exchange.seal(name, record, now, now)
+    opened = site.opened(now, record)
     others = [each for each in exchange.logins() if each.record.id != record.id]
-    limits = (*zip(session.keys, session.limits), *limits)
+    # A tag that is new and was revoked since the call would end the new epoch, and the one before is superseded.
+    limits = (*zip(session.keys, session.limits), *zip(opened.keys[2:], opened.limits[2:]), *limits)
     raises = ((session.key, record.version), *raises, *((key, ENDED) for key in fences(others)))
     if not site.store.compare_and_raise(limits, raises):
-        exchange.conflict(exchange.find_out(session) or Ended.SUPERSEDED)
+        ended = exchange.find_out(session)
+        if ended is None:
+            raise SessionConflict("one of its new tags was revoked before its response")
+        exchange.conflict(ended)
     if session.expired(exchange.now()):
         exchange.conflict(Ended.IDLE)
     exchange.logged_out(others)
     exchange.forget_cookies(exchange.names())
     exchange.settle(sent)
-    exchange.become(Presented(name, site.opened(now, record)))
+    exchange.become(Presented(name, opened))
 
 
 def log_in(exchange: Exchange) -> None:
