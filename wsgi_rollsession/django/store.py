@@ -198,17 +198,18 @@ class SessionStore(SessionBase):
             return
         if PLACEHOLDER in session and len(session) > 1:
             del session[PLACEHOLDER]
-        if self.is_anonymous():
-            if session.changed and self._is_over():
-                session.forget()
+        identity, expiry = found = self._watched()
+        if found == self._held and not self._cycled:  # as for most requests
             return
-        if not (self._cycled or session.changed):
+        if self.is_anonymous():
+            if self._is_over():
+                session.forget()
             return
         if self._is_over():
             session.invalidate()
             self._reset()
             return
-        is_login, expiry = self.identity != self._held[0], session.get(EXPIRY)
+        is_login = identity != self._held[0]
         asked = self._lifetime(expiry) if is_login or expiry != self._held[1] else {}
         if is_login and asked == {"persistent": True}:
             asked = {}
@@ -265,8 +266,16 @@ class SessionStore(SessionBase):
 
     def _hold(self) -> None:
         """What was loaded, or saved just now, is what changes are compared with."""
-        key = sessions().settings.identity_key
-        self._held = (self.rollsession.get(key) if key else None, self.rollsession.get(EXPIRY))
+        self._held = self._watched()
+
+    def _watched(self) -> tuple[object, object]:
+        """The identity, and the expiry that was asked for."""
+        key, session = sessions().settings.identity_key, self.rollsession
+        # ``in``, for most sessions have no expiry, and many have no user: that is cheaper than a KeyError.
+        return (
+            session[key] if key is not None and key in session else None,
+            session[EXPIRY] if EXPIRY in session else None,
+        )
 
     def _is_same_login(self) -> bool:
         """Whether somebody is logged in, and was when the session was loaded."""
