@@ -1,7 +1,8 @@
 """An application for the tests over real HTTP: the filter several times over, and gates that work across processes.
 
 A request that passes ``gate=NAME`` looks at the session, then waits until somebody opens that gate, then does its
-thing. With ``confirm_gate=NAME`` it waits after the session layer has asked the fences and before it emits a cookie.
+thing; with ``after_gate=NAME`` it waits when it has done that, and with ``confirm_gate=NAME`` after the session layer
+has asked the fences and before it emits a cookie.
 A request with the header ``X-Worker: PID`` is turned away by every other process, before anything has happened.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from wsgi_rollsession import RollSession, Session
+from wsgi_rollsession import RollSession, Session, SessionConflict
 from wsgi_rollsession.middleware import SESSION
 
 #: What names the JSON file that ``create`` reads: {"gates": folder, "mounts": {name: options of RollSession}}.
@@ -42,6 +44,22 @@ def hold(gate: Path) -> None:
 def _login(session: Session, query: dict[str, str]) -> None:
     session.regenerate(tags=[f"user:{query['user']}"])
     session["user"] = query["user"]
+    if "size" in query:
+        session["page"] = "x" * int(query["size"])
+
+
+def _elevate(session: Session, query: dict[str, str]) -> None:
+    session.regenerate()
+    session["role"] = "admin"
+
+
+def _farewell(session: Session) -> None:
+    session.clear()
+    session["message"] = "You were logged out."
+
+
+def _leave(session: Session, query: dict[str, str]) -> None:
+    LEAVE[query["how"]](session)
 
 
 def _logout(session: Session, query: dict[str, str]) -> None:
@@ -66,6 +84,17 @@ OPERATIONS: dict[str, Callable[[Session, dict[str, str]], Any]] = {
     "read": _read,
     "write": _write,
     "untouched": _untouched,
+    "elevate": _elevate,
+    "leave": _leave,
+}
+#: Ways to log out, as frameworks document them.
+LEAVE: dict[str, Callable[[Session], Any]] = {
+    "pop": lambda session: session.pop("user", None),
+    "del": lambda session: session.pop("user"),
+    "None": lambda session: session.update(user=None),
+    "clear": Session.clear,
+    "clear, message": _farewell,
+    "invalidate": Session.invalidate,
 }
 
 
@@ -90,9 +119,15 @@ class Endpoints:
             return self._stream(session, start_response)
         if operation == "old-style":
             return self._write_callable(session, start_response)
-        result = OPERATIONS[operation](session, query)
-        body = json.dumps({"pid": os.getpid(), "result": result}).encode()
-        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        try:
+            result = OPERATIONS[operation](session, query)
+            if "after_gate" in query:
+                hold(self.gates / query["after_gate"])
+            body = json.dumps({"pid": os.getpid(), "result": result}).encode()
+            start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        except SessionConflict:
+            body = b""
+            start_response("409 Conflict", [("Content-Type", "text/plain"), ("Content-Length", "0")], sys.exc_info())
         return [body]
 
     @staticmethod

@@ -59,7 +59,7 @@ class WebBrowser(Browser):
         while True:
             answer = request(self.port, f"/{self.mount}/{path}", headers)
             if not answer.status.startswith("421"):
-                assert answer.status.startswith("200"), (path, answer.status, answer.body)
+                assert answer.status.startswith(("200", "409")), (path, answer.status, answer.body)
                 return answer
             assert time.monotonic() < deadline, f"process {on} does not serve"
 
@@ -69,7 +69,11 @@ class WebBrowser(Browser):
 
     @contextmanager
     def in_flight(self, path: str, *, on: int | None = None, kind: str = "gate") -> Iterator[Future[Answer]]:
-        """A request that waits in its handler, or before its emission, until the block ends. Then its answer."""
+        """A request that waits in its handler, or before its emission, until the block ends. Then its answer.
+
+        Args:
+            kind: where it waits: see ``http_app``.
+        """
         assert self.gates is not None
         gate = self.gates / uuid.uuid4().hex
         header = self.header()
