@@ -1,8 +1,8 @@
 """An application for the tests over real HTTP: the filter several times over, and gates that work across processes.
 
 A request that passes ``gate=NAME`` looks at the session, then waits until somebody opens that gate, then does its
-thing; with ``after_gate=NAME`` it waits when it has done that, and with ``confirm_gate=NAME`` after the session layer
-has asked the fences and before it emits a cookie.
+thing. With ``done_gate=NAME`` it waits when it has done its thing, and with ``confirm_gate=NAME`` after the session
+layer has asked the fences and before it emits a cookie.
 A request with the header ``X-Worker: PID`` is turned away by every other process, before anything has happened.
 """
 
@@ -53,13 +53,20 @@ def _elevate(session: Session, query: dict[str, str]) -> None:
     session["role"] = "admin"
 
 
-def _farewell(session: Session) -> None:
-    session.clear()
-    session["message"] = "You were logged out."
-
-
 def _leave(session: Session, query: dict[str, str]) -> None:
-    LEAVE[query["how"]](session)
+    how = query["how"]
+    if how == "pop":
+        session.pop("user", None)
+    elif how == "del":
+        del session["user"]
+    elif how == "None":
+        session["user"] = None
+    elif how == "invalidate":
+        session.invalidate()
+    else:
+        session.clear()
+        if how != "clear":
+            session["message"] = "You were logged out."
 
 
 def _logout(session: Session, query: dict[str, str]) -> None:
@@ -80,21 +87,12 @@ def _untouched(session: Session, query: dict[str, str]) -> None:
 
 OPERATIONS: dict[str, Callable[[Session, dict[str, str]], Any]] = {
     "login": _login,
+    "elevate": _elevate,
+    "leave": _leave,
     "logout": _logout,
     "read": _read,
     "write": _write,
     "untouched": _untouched,
-    "elevate": _elevate,
-    "leave": _leave,
-}
-#: Ways to log out, as frameworks document them.
-LEAVE: dict[str, Callable[[Session], Any]] = {
-    "pop": lambda session: session.pop("user", None),
-    "del": lambda session: session.pop("user"),
-    "None": lambda session: session.update(user=None),
-    "clear": Session.clear,
-    "clear, message": _farewell,
-    "invalidate": Session.invalidate,
 }
 
 
@@ -121,13 +119,16 @@ class Endpoints:
             return self._write_callable(session, start_response)
         try:
             result = OPERATIONS[operation](session, query)
-            if "after_gate" in query:
-                hold(self.gates / query["after_gate"])
-            body = json.dumps({"pid": os.getpid(), "result": result}).encode()
-            start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+            if "done_gate" in query:
+                hold(self.gates / query["done_gate"])
+            return self._json("200 OK", result, start_response)
         except SessionConflict:
-            body = b""
-            start_response("409 Conflict", [("Content-Type", "text/plain"), ("Content-Length", "0")], sys.exc_info())
+            return self._json("409 Conflict", None, start_response, sys.exc_info())
+
+    @staticmethod
+    def _json(status: str, result: Any, start_response: Callable[..., Any], exc_info: Any = None) -> Iterable[bytes]:
+        body = json.dumps({"pid": os.getpid(), "result": result}).encode()
+        start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))], exc_info)
         return [body]
 
     @staticmethod

@@ -69,11 +69,7 @@ class WebBrowser(Browser):
 
     @contextmanager
     def in_flight(self, path: str, *, on: int | None = None, kind: str = "gate") -> Iterator[Future[Answer]]:
-        """A request that waits in its handler, or before its emission, until the block ends. Then its answer.
-
-        Args:
-            kind: where it waits: see ``http_app``.
-        """
+        """A request that waits in its handler, or before its emission, until the block ends. Then its answer."""
         assert self.gates is not None
         gate = self.gates / uuid.uuid4().hex
         header = self.header()
