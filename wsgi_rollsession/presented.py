@@ -183,6 +183,16 @@ class Presented:
         """The session's own fence."""
         return self.keys[1]
 
+    def is_due(self, now: int, settings: Settings) -> bool:
+        """Whether its last activity is so long ago at *now* (Unix ms) that it is to be rolled.
+
+        A session whose idle timeout is shorter than the configuration's is rolled more often in proportion.
+        """
+        after_ms = settings.renew_after_ms
+        if self.idle != settings.idle_s:
+            after_ms = after_ms * self.idle // settings.idle_s
+        return now - self.last_activity >= after_ms
+
     def expired(self, now: int) -> Ended | None:
         """Why it is over by the clock at *now* (Unix ms), or None."""
         return policy.expired(now, self.last_activity, self.idle, self.ends)
