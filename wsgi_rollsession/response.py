@@ -116,7 +116,7 @@ def _looks_due(exchange: Exchange) -> bool:
     if not settings.rolls:
         return False
     if settings.renew_after_ms:  # without it, a roll is due if no clock is ahead: _roll looks
-        lease = site.cookies.last_lease(header)
+        lease = site.last_lease(header)
         # Of a session with a shorter idle timeout than the configuration's, _roll knows when it is due.
         if lease is not None and lease.idle == settings.idle_s:
             now = site.clock() * 1000
