@@ -71,6 +71,10 @@ class Exchange:
                     self.document = document  # last, for this lets other threads use it
         return document
 
+    def unload(self) -> None:
+        """Have the session loaded again, if anybody looks."""
+        self.document, self.session, self.nobody, self.standing = None, None, None, Standing.UNREAD
+
     @property
     def arrival(self) -> Arrival:
         """What the request presents."""
@@ -177,7 +181,8 @@ class Exchange:
             return Change.CLEARED if self.regeneration is None and after is None else Change.LOGGED_IN
         if after is None and (before is not None or (self.leaves and self.is_somebody())):
             return Change.LOGGED_OUT
-        if self.regeneration is not None:
+        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
+        if self.regeneration is not None and not (self.leaves and after is None and self.regeneration.tags is None):
             if not self.is_somebody():
                 return Change.LOGGED_IN
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED
@@ -448,5 +453,6 @@ class Exchange:
 
     def next_id(self) -> bytes:
         if self._id is None:
-            self._id = urandom(token.ID_SIZE)
+            with self._lock:  # to ask for it is to look
+                self._id = self._id or urandom(token.ID_SIZE)
         return self._id

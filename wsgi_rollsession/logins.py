@@ -14,7 +14,7 @@ from .errors import SessionConflict, StoreUnavailable
 from .exchange import Exchange
 from .policy import Ended
 from .presented import Presented
-from .revocation.clock import next_revoked_before
+from .revocation.clock import next_revoked_before, when_it_may
 from .revocation.fence import ENDED
 from .standing import Ask, Change, Standing, Without
 from .token import Record
@@ -31,11 +31,7 @@ def renew(exchange: Exchange) -> None:
     tags = record.tags if what is None or what.tags is None else what.tags
     tags = exchange.with_identity(tags)
     what = exchange.with_numbers(what, tags, record.tags)
-    try:
-        following = successor.renewed(settings, record, tags, what, document.dump())
-    except OverflowError:
-        raise SessionConflict("the login has had all its epochs: log in again") from None
-    _begin_epoch(exchange, session, following)
+    _begin_epoch(exchange, session, successor.renewed(settings, record, tags, what, document.dump()))
 
 
 def _begin_epoch(
@@ -197,10 +193,14 @@ def revoke_others(exchange: Exchange, tag: bytes) -> None:
         raise ValueError("tag: requires a tag of this session")
     if exchange.standing is Standing.LOST:
         raise SessionConflict(exchange.why_lost())
-    held = exchange.site.store.lookup_now((tag,))[0]
-    number = next_revoked_before(exchange.site.steady_clock(), (held,))
-    if number is None:
-        raise StoreUnavailable("the same tag is being revoked again and again")
+    held = 0
+
+    def attempt() -> int | None:
+        nonlocal held
+        held = exchange.site.store.lookup_now((tag,))[0]
+        return next_revoked_before(exchange.site.steady_clock(), (held,))
+
+    number = when_it_may(attempt)
     record = successor.renewed(exchange.site.settings, session.record, session.record.tags, None, document.dump())
     record = record._replace(
         passed=(

@@ -12,7 +12,22 @@ from wsgi_rollsession import RollSession, SessionConflict, SessionTooLarge, Stor
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.session import exchange_of
 
-from .model import EVERYTHING, UNLIMITED, VAGUE, Copy, Held, Lease, Life, Regeneration, Setup, Vague, Verdict, Visit, held, user_of
+from .model import (
+    EVERYTHING,
+    UNLIMITED,
+    VAGUE,
+    Copy,
+    Held,
+    Lease,
+    Life,
+    Regeneration,
+    Setup,
+    Vague,
+    Verdict,
+    Visit,
+    held,
+    user_of,
+)
 from .world import NAME, NAMES, SLOT, SLOTS, Browser, Call, Cookie, LeaseCookie, Process, World
 
 #: A step: what happens, and to what. Numbers of requests that do not exist are passed over, so any step can be left out.
@@ -637,7 +652,9 @@ class Machine:
 
     def do_others(self, request: Request, visit: Visit, argument: Any, pause: Any) -> None:
         base = visit.base
-        tag = None if base is None else next((each for each in sorted(base.copy.tags) if each.startswith("user:")), None)
+        tag = (
+            None if base is None else next((each for each in sorted(base.copy.tags) if each.startswith("user:")), None)
+        )
         if tag is None or visit.cleared or base is None or visit.change() == "logout":
             return
         if visit.change() in ("login", "switch", "renew"):  # that is done before
@@ -724,7 +741,9 @@ class Machine:
                 return
             error = self.perform(request, lambda session: request.start("500 Sorry", [], (None, None, None)))
             if error is not None:
-                self.check(request.degraded and request.process.setup.outage == "closed", f"8: {error!r} of an error page")
+                self.check(
+                    request.degraded and request.process.setup.outage == "closed", f"8: {error!r} of an error page"
+                )
                 self.close(request)
                 self.over(request)
                 return
@@ -809,7 +828,9 @@ class Machine:
     ) -> None:  # fmt: skip
         """An act has been carried out: what it sent must be right, and what it ended is over."""
         visit, world, model = request.visit, self.world, self.model
-        sessions = [(name, value, age) for name, value, age in sent if name in NAMES and value and value not in world.cookies]
+        sessions = [
+            (name, value, age) for name, value, age in sent if name in NAMES and value and value not in world.cookies
+        ]
         leases = [
             (name, value) for name, value, _ in sent if value and name.endswith("-lease") and value not in request.known
         ]
@@ -818,7 +839,8 @@ class Machine:
             self.check(name == SLOT or base_name in NAMES, "5: a cookie of an unknown name")
             if value is None and not request.deletes and act in ("unread", *QUIET):
                 self.check(
-                    visit is not None and visit.leaves and base_name in SLOTS, "1: a response deletes what a logout needs"
+                    visit is not None and visit.leaves and base_name in SLOTS,
+                    "1: a response deletes what a logout needs",
                 )
             if value is not None:
                 request.known.add(value)
@@ -845,7 +867,9 @@ class Machine:
             self.check(not sessions, "3: a session was sent that nobody wrote")
             self.check(act != "conflict", "8: a conflict went unnoticed")
             if act == "send" and base is not None and any(value in request.known for _, value, _ in sent):
-                names = {name for name, value, _ in sent if value in world.cookies and world.cookies[value].copy is base.copy}
+                names = {
+                    name for name, value, _ in sent if value in world.cookies and world.cookies[value].copy is base.copy
+                }
                 if names:
                     verdict = model.dead(base.copy, event)
                     self.check(not isinstance(verdict, str), f"{verdict}: it was sent")
@@ -889,7 +913,9 @@ class Machine:
             known = self.tokens.get(value)
             if known is None:
                 continue
-            if not life.is_login or known[1] == request.number:  # what is left is nobody's; what is assigned, the user's
+            if (
+                not life.is_login or known[1] == request.number
+            ):  # what is left is nobody's; what is assigned, the user's
                 self.tokens[value] = life.user, request.number
             else:
                 self.check(known[0] in (None, life.user), f"1: data of {known[0]} are in a session of {life.user}")
@@ -913,7 +939,9 @@ class Machine:
             self.check(lease is not None, "7: a lease out of nowhere")
             assert lease is not None
             world.leases[value] = LeaseCookie(name, value, process.setup.keys[0], lease)
-            this = next(each for _, each in among if each.copy.life is lease.life and each.copy.version == lease.version)
+            this = next(
+                each for _, each in among if each.copy.life is lease.life and each.copy.version == lease.version
+            )
             verdict = self.judge(request, this, now, event)
             self.check(not isinstance(verdict, str), f"{verdict}: a lease was issued")
             verdict = self.judge(request, this, until, event)
@@ -926,14 +954,29 @@ class Machine:
             )
             self.counts["met: a roll"] += 1
             self._end_others(request, this.copy.life)
-        if request.state == "answered" and not any(name.endswith("-lease") and value for name, value, _ in sent) and not degraded and not request.junk and request.extends and process.setup.rolling:
+        if (
+            request.state == "answered"
+            and not any(name.endswith("-lease") and value for name, value, _ in sent)
+            and not degraded
+            and not request.junk
+            and request.extends
+            and process.setup.rolling
+        ):
             if base is None and len(request.presented) == 1 and len(request.pairs) <= 3:
                 base = request.presented[0][1]
             if base is None or request.visit is not None and request.visit.standing != "held":
                 return
-            fine = self.judge(request, base, now, event) is None and self.judge(request, base, until, self.model.event) is None
+            fine = (
+                self.judge(request, base, now, event) is None
+                and self.judge(request, base, until, self.model.event) is None
+            )
             due = now - base.activity >= process.setup.renew_after_s * 1000
-            if fine and due and request.known.isdisjoint(value for value in world.cookies) and not request.acts - {"unread", "roll"}:
+            if (
+                fine
+                and due
+                and request.known.isdisjoint(value for value in world.cookies)
+                and not request.acts - {"unread", "roll"}
+            ):
                 raise AssertionError(f"4: {base.copy.life} was active, and not extended")
 
     def _end_others(self, request: Request, life: Life) -> None:
@@ -1056,7 +1099,10 @@ class Machine:
         if tag is not None:
             self.model.revoke(tag, event, self.world.clock.highest)
             self.counts["met: revoke_others()"] += 1
-        self.model.end([each.copy.life for _, each in request.presented if each.copy.life.is_login and each.copy.life is not life], event)
+        self.model.end(
+            [each.copy.life for _, each in request.presented if each.copy.life.is_login and each.copy.life is not life],
+            event,
+        )
         self.counts["met: a new epoch"] += 1
         request.deletes = True
         visit.become(this)
@@ -1160,7 +1206,10 @@ class Machine:
             left = self._anonymous(request, visit, sent, until)
             self.counts["met: something is left after a logout"] += 1
         elif expected and verdict is None and base is not None:
-            self.check(self.judge(request, base, self.world.clock.wall, self.model.event) is not None, "3: what was left is lost")
+            self.check(
+                self.judge(request, base, self.world.clock.wall, self.model.event) is not None,
+                "3: what was left is lost",
+            )
         raised = [each.event for each in request.calls if each.raised]
         self.model.end(lives, raised[-1] if raised else self.model.event)
         self.counts["met: a staged logout"] += 1

@@ -41,7 +41,21 @@ class Setup(NamedTuple):
 class Life:
     """A login from its beginning to its end, or an anonymous session."""
 
-    __slots__ = ("browser", "ended", "failed", "floors", "is_login", "late", "number", "pending", "renewed", "turn", "untold", "user", "vague")
+    __slots__ = (
+        "browser",
+        "ended",
+        "failed",
+        "floors",
+        "is_login",
+        "late",
+        "number",
+        "pending",
+        "renewed",
+        "turn",
+        "untold",
+        "user",
+        "vague",
+    )
 
     def __init__(self, number: int, user: str | None, is_login: bool) -> None:
         self.number, self.user, self.is_login = number, user, is_login
