@@ -524,6 +524,8 @@ class Machine:
         if act not in ("", "logout") and visit.leaves and fence:
             self._end_unseen(request)  # that was done first
             visit.leaves = False
+            if visit.regeneration is not None and visit.regeneration.tags is None:
+                visit.regeneration = None
         if self.excused(request, error) == "lost":
             visit.standing = "lost"
 
@@ -667,7 +669,7 @@ class Machine:
         error = self.perform(request, lambda session: session.revoke_others(tag), pause, tag)
         if error is not None:
             self.after_error(request, error)
-            self.ambiguous(request)
+            self.ambiguous(request, tag)
             return
         self.settled(request, "others", start, now, tag)
 
@@ -775,10 +777,11 @@ class Machine:
         if not request.blurred:
             self.counts["met: an error page"] += 1
 
-    def ambiguous(self, request: Request) -> None:
-        """Something failed after the store had confirmed: the process slept longer than the session lives."""
+    def ambiguous(self, request: Request, tag: str | None = None) -> None:
+        """Something failed after the store had confirmed: the process slept for too long."""
         if any(each.raised for each in request.calls):
-            for life in self.lives(request):
+            tagged = [each.copy.life for each in self.world.cookies.values() if tag in each.copy.tags]
+            for life in (*self.lives(request), *tagged):
                 life.vague = True
 
     def step_fail(self, number: int) -> None:
@@ -970,7 +973,9 @@ class Machine:
                 self.judge(request, base, now, event) is None
                 and self.judge(request, base, until, self.model.event) is None
             )
-            due = now - base.activity >= process.setup.renew_after_s * 1000
+            after = process.setup.renew_after_s * 1000
+            idle_s = min(base.idle_s, process.idle_s)
+            due = now - base.activity >= after * idle_s // process.idle_s
             if (
                 fine
                 and due
@@ -1082,8 +1087,12 @@ class Machine:
         ends, activity, idle = min(copy.ends, copy.authenticated + process.absolute_ms), until, copy.idle_s
         if what is not None and tag is None:
             if what.tags is not None:
-                length = min(copy.ends - copy.authenticated, process.absolute_ms)
+                # Lengths that are given replace those that it had.
+                length = process.absolute_ms
+                if what.absolute_s is None:
+                    length = min(copy.ends - copy.authenticated, length)
                 ends = what.at + length
+                idle = idle if what.idle_s is None else process.idle_s
                 self.check(this.copy.authenticated == what.at, "4: the login time is wrong")
                 self.counts["met: authenticated again"] += 1
             else:

@@ -340,7 +340,8 @@ class Visit:
             return "logout" if self.regeneration is None and after is None else "login"
         if after is None and (before is not None or (self.leaves and self.is_somebody)):
             return "logout"
-        if self.regeneration is not None:
+        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
+        if self.regeneration is not None and not (self.leaves and after is None and self.regeneration.tags is None):
             if not self.is_somebody:
                 return "login"
             return "renew" if self.is_renewed else "switch"
