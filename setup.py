@@ -8,6 +8,7 @@ README = Path(__file__).with_name("README.md")
 
 PASTE = ["PasteDeploy>=3.0.1"]
 DEMO = ["gunicorn>=21.2"]
+FLASK = ["Flask>=3.0"]
 
 setup(
     name="wsgi_rollsession",
@@ -24,11 +25,15 @@ setup(
     install_requires=["cryptography>=41.0", "redis>=6.0", "WebOb>=1.8.9"],
     extras_require={
         "demo": DEMO,
+        "flask": FLASK,
         "hiredis": ["hiredis>=3.0"],
         "paste": PASTE,
         "test": [
             *DEMO,
+            *FLASK,
             *PASTE,
+            "Flask-Login>=0.6.3",
+            "Flask-WTF>=1.2",
             "gevent>=23.9",
             "hiredis>=3.0",
             "hypothesis>=6.98",
