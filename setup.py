@@ -9,6 +9,7 @@ README = Path(__file__).with_name("README.md")
 PASTE = ["PasteDeploy>=3.0.1"]
 DEMO = ["gunicorn>=21.2"]
 FLASK = ["Flask>=3.0"]
+PYRAMID = ["pyramid>=2.0.2"]
 
 setup(
     name="wsgi_rollsession",
@@ -28,15 +29,18 @@ setup(
         "flask": FLASK,
         "hiredis": ["hiredis>=3.0"],
         "paste": PASTE,
+        "pyramid": PYRAMID,
         "test": [
             *DEMO,
             *FLASK,
             *PASTE,
+            *PYRAMID,
             "Flask-Login>=0.6.3",
             "Flask-WTF>=1.2",
             "gevent>=23.9",
             "hiredis>=3.0",
             "hypothesis>=6.98",
+            "pyramid-retry>=2.1.1",
             "pytest>=8",
             "pytest-cov>=5",
             "pytest-timeout>=2.3",
