@@ -8,6 +8,7 @@ README = Path(__file__).with_name("README.md")
 
 PASTE = ["PasteDeploy>=3.0.1"]
 DEMO = ["gunicorn>=21.2"]
+DJANGO = ["Django>=5.2"]
 FLASK = ["Flask>=3.0"]
 PYRAMID = ["pyramid>=2.0.2"]
 
@@ -26,12 +27,14 @@ setup(
     install_requires=["cryptography>=41.0", "redis>=6.0", "WebOb>=1.8.9"],
     extras_require={
         "demo": DEMO,
+        "django": DJANGO,
         "flask": FLASK,
         "hiredis": ["hiredis>=3.0"],
         "paste": PASTE,
         "pyramid": PYRAMID,
         "test": [
             *DEMO,
+            *DJANGO,
             *FLASK,
             *PASTE,
             *PYRAMID,

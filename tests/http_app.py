@@ -140,19 +140,22 @@ class Site:
 
 
 def _with_gate(application: RollSession) -> RollSession:
-    store = application.revocations
-    lookup_now = store.lookup_now
+    store: Any = application.sessions.revocations
+    for name in ("lookup_now", "compare_and_raise"):
+        setattr(store, name, _then_hold(getattr(store, name)))
+    return application
 
-    def ask_then_hold(keys: Any) -> Any:
-        numbers = lookup_now(keys)
+
+def _then_hold(ask: Callable[..., Any]) -> Callable[..., Any]:
+    def ask_then_hold(*arguments: Any) -> Any:
+        answer = ask(*arguments)
         gate = _confirm_gate.get()
         if gate is not None:
             _confirm_gate.set(None)
             hold(gate)
-        return numbers
+        return answer
 
-    store.lookup_now = ask_then_hold  # type: ignore[method-assign]
-    return application
+    return ask_then_hold
 
 
 def endpoints_factory(global_conf: dict[str, str], gates: str) -> Endpoints:

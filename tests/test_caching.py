@@ -386,6 +386,24 @@ def test_what_is_more_than_a_lease_makes_its_response_unstorable(headers: Header
     assert "Cookie" in (answer.header("Vary") or "")
 
 
+@pytest.mark.parametrize("handler", [untouched, who], ids=["untouched", "read"])
+def test_no_lease_on_what_a_cache_puts_on_a_stored_response(handler: Callable[[Session], Any]) -> None:
+    """A 304 carries none: a cache puts its headers on the response that it has stored (RFC 9111, 4.3.4)."""
+    clock = Clock()
+    for status, sent in (("304 Not Modified", []), ("200 OK", ["__Host-session-1-lease"])):
+
+        def application(
+            environ: dict[str, Any], start_response: Callable[..., Any], status: str = status
+        ) -> list[bytes]:
+            environ["test.handler"](environ[SESSION])
+            start_response(status, [])
+            return []
+
+        browser = due(clock)
+        browser.application = wrap(clock, application, revocations=browser.application.sessions.revocations)  # type: ignore[attr-defined]
+        assert list(browser.call(handler).sent()) == sent
+
+
 def test_a_write_on_a_storable_response_extends_nothing() -> None:
     """What may not be rolled is written all the same, with the activity that was confirmed last."""
     clock = Clock()

@@ -13,13 +13,12 @@ import pytest
 
 from .browser import Answer
 from .http_client import Server, WebBrowser, gunicorn
-from .test_race import LOST_BY_SINGLE, ROWS
+from .test_race import ROWS
 
 VARIANTS = {"read": "read", "write": "write?key=note&value=from-R1"}
 MOUNTS: dict[str, dict[str, Any]] = {
-    "isolated": {},
-    "strict": {"strict": True},
-    "single": {"cookie_layout": "single"},
+    "default": {},
+    "versioned": {"versioned": True},
 }
 
 
@@ -165,10 +164,8 @@ SCENARIOS: dict[str, Callable[[Stage, str], Any]] = {
 
 def expected(mount: str, row: str, variant: str) -> Any:
     """The outcome that tests/test_race.py has for the row."""
-    if mount == "single":
-        return LOST_BY_SINGLE.get((row, variant), ROWS[row][1])
-    if mount == "isolated" and (row, variant) == ("S5 stale overwrite", "write"):
-        return None  # without strict, the last write to arrive wins
+    if mount == "default" and (row, variant) == ("S5 stale overwrite", "write"):
+        return None  # where versions are not checked, the last write to arrive wins
     return ROWS[row][1]
 
 
@@ -181,5 +178,5 @@ def test_the_rows_are_those_of_the_direct_table() -> None:
 @pytest.mark.parametrize("row", SCENARIOS)
 @pytest.mark.parametrize("mount", MOUNTS)
 def test_row(server: Server, mount: str, row: str, variant: str) -> None:
-    """Every row holds over HTTP with two processes, or is lost by the single layout as in the direct table."""
+    """Every row holds over HTTP with two processes, as in the direct table."""
     assert SCENARIOS[row](Stage(server, mount), VARIANTS[variant]) == expected(mount, row, variant)

@@ -8,7 +8,7 @@ import pytest
 
 from wsgi_rollsession import Session, SessionConflict
 
-from .browser import Browser, Clock, login, memory, who, wrap
+from .browser import START, Browser, Clock, login, memory, who, wrap
 
 
 def both(session: Session) -> None:
@@ -47,3 +47,15 @@ def test_a_revocation_between_the_two_is_not_passed(tags: list[str] | None) -> N
     with pytest.raises(SessionConflict):
         browser.call(handler)
     assert browser.do(who) is None
+
+
+def test_revoke_others_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten calls in one second: numbers may not run far ahead of the clock, so some wait, as of ``revoke``."""
+    clock = Clock()
+    monkeypatch.setattr("wsgi_rollsession.revocation.clock.time.sleep", clock.advance)
+    browser = Browser(wrap(clock), clock)
+    browser.do(login("alice"))
+    for _ in range(10):
+        browser.do(lambda s: s.revoke_others("user:alice"))
+    assert browser.do(who) == "alice"
+    assert 3 < clock() - START < 10

@@ -136,7 +136,7 @@ class Case:
 
     def act(self) -> Act:
         """What the response does, by what it sends."""
-        session, held = self.session, self.browser.sessions
+        session, held = self.session, list(self.browser.sessions)
         _, parts = self.sessions.commit_parts(session, "200 OK", [])
         sent = {part.name: part.value for part in parts if part.value}
         slot = sent.pop("__Host-session-slot", None)

@@ -56,6 +56,8 @@ class Exchange:
         self._lock = Lock()
         #: What the response carries in any case: what has been done, by name, in the order in which it is sent.
         self.outbox = {each.name: each for each in carried} if carried else {}
+        if carried and (slot := self.outbox.get(site.cookies.slot)) is not None:
+            self._pair = int(slot.value or 0) or None
 
     def load(self) -> Document:
         """The data of the session that the request presents."""
@@ -68,6 +70,10 @@ class Exchange:
                     document.read()
                     self.document = document  # last, for this lets other threads use it
         return document
+
+    def unload(self) -> None:
+        """Have the session loaded again, if anybody looks."""
+        self.document, self.session, self.nobody, self.standing = None, None, None, Standing.UNREAD
 
     @property
     def arrival(self) -> Arrival:
@@ -446,5 +452,6 @@ class Exchange:
 
     def next_id(self) -> bytes:
         if self._id is None:
-            self._id = urandom(token.ID_SIZE)
+            with self._lock:  # to ask for it is to look
+                self._id = self._id or urandom(token.ID_SIZE)
         return self._id

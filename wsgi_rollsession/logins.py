@@ -14,7 +14,7 @@ from .errors import SessionConflict, StoreUnavailable
 from .exchange import Exchange
 from .policy import Ended
 from .presented import Presented
-from .revocation.clock import next_revoked_before
+from .revocation.clock import next_revoked_before, when_it_may
 from .revocation.fence import ENDED
 from .standing import Ask, Change, Standing, Without
 from .token import Record
@@ -58,17 +58,22 @@ def _begin_epoch(
     site = exchange.site
     name = site.cookies.other_half(session.name)
     sent = exchange.seal(name, record, now, now)
+    opened = site.opened(now, record)
     others = [each for each in exchange.logins() if each.record.id != record.id]
-    limits = (*zip(session.keys, session.limits), *limits)
+    # A tag that is new and was revoked since the call would end the new epoch, and the one before is superseded.
+    limits = (*zip(session.keys, session.limits), *zip(opened.keys[2:], opened.limits[2:]), *limits)
     raises = ((session.key, record.version), *raises, *((key, ENDED) for key in fences(others)))
     if not site.store.compare_and_raise(limits, raises):
-        exchange.conflict(exchange.find_out(session) or Ended.SUPERSEDED)
+        ended = exchange.find_out(session)
+        if ended is None:
+            raise SessionConflict("one of its new tags was revoked before its response")
+        exchange.conflict(ended)
     if session.expired(exchange.now()):
         exchange.conflict(Ended.IDLE)
     exchange.logged_out(others)
     exchange.forget_cookies(exchange.names())
     exchange.settle(sent)
-    exchange.become(Presented(name, site.opened(now, record)))
+    exchange.become(Presented(name, opened))
 
 
 def log_in(exchange: Exchange) -> None:
@@ -187,10 +192,14 @@ def revoke_others(exchange: Exchange, tag: bytes) -> None:
         raise ValueError("tag: requires a tag of this session")
     if exchange.standing is Standing.LOST:
         raise SessionConflict(exchange.why_lost())
-    held = exchange.site.store.lookup_now((tag,))[0]
-    number = next_revoked_before(exchange.site.steady_clock(), (held,))
-    if number is None:
-        raise StoreUnavailable("the same tag is being revoked again and again")
+    held = 0
+
+    def attempt() -> int | None:
+        nonlocal held
+        held = exchange.site.store.lookup_now((tag,))[0]
+        return next_revoked_before(exchange.site.steady_clock(), (held,))
+
+    number = when_it_may(attempt)
     record = successor.renewed(exchange.site.settings, session.record, session.record.tags, None, document.dump())
     record = record._replace(
         passed=(

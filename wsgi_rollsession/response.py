@@ -134,6 +134,8 @@ def _roll_unread(exchange: Exchange, wants_roll: WantsRoll) -> None:
         session = exchange.session
     if session is not None:
         _roll(exchange, session, wants_roll)
+    if exchange.standing is Standing.LOST:  # the application has not seen it, and must not find it in its body
+        exchange.unload()
 
 
 def _roll(exchange: Exchange, session: Presented, wants_roll: WantsRoll) -> None:

@@ -108,6 +108,8 @@ class Session(MutableMapping[str, Any]):
         return self.copy()
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(other, Session):
+            other = other.copy()
         return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
 
     def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:

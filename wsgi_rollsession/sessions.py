@@ -140,6 +140,8 @@ class Sessions:
     ) -> tuple[Headers, list[SetCookie]]:
         """As ``commit``, for frameworks with a cookie interface: headers without our cookies, and these in parts."""
         exchange = exchange_of(session)
+        if response.leaves_alone(exchange):
+            return list(headers), []
         sent = response.commit(exchange, lambda: self._wants_roll(status, headers, environ))
         merged = caching.merged(
             headers, ("stand-in",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-import logging
+import os
+import re
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -23,6 +25,7 @@ from wsgi_rollsession import (
     ConfigurationError,
     Ended,
     RollSession,
+    Session,
     SessionCommitted,
     SessionTooLarge,
     StoreUnavailable,
@@ -36,6 +39,7 @@ from ..browser import Answer, Browser, Clock
 
 KEY = generate_key()
 HOUR = 3600
+ROOT = Path(__file__).parent.parent.parent
 
 
 class User(flask_login.UserMixin):  # type: ignore[misc]  # Flask-Login has no types
@@ -941,6 +945,50 @@ def test_how_long_a_login_lasts(path: str, age: set[str], alive_s: int, dead_s: 
         assert kept.who() == user
 
 
+@pytest.mark.parametrize("permanent", [False, True])
+def test_how_long_a_login_by_tags_lasts(permanent: bool, clock: Clock) -> None:
+    """Without an identity key, ``regenerate(tags=…)`` is the login, and ``permanent`` counts as for any other."""
+    app = plain(clock, ROLLSESSION_IDENTITY_KEY=None, **LONG)
+
+    def view() -> str:
+        session.regenerate(tags=["user:alice"])
+        flask.session.permanent = permanent
+        return ""
+
+    during(app, view)
+    assert ages(Visitor(app, clock).fetch("/view")) == ({f"Max-Age={90 * 24 * HOUR}"} if permanent else set())
+
+
+@pytest.mark.parametrize(("path", "user"), [("/login/alice?remember=1", "alice"), ("/login/alice", "nobody")])
+def test_a_new_epoch_lasts_as_long_as_its_login(path: str, user: str, clock: Clock) -> None:
+    """``regenerate()`` by the user who is logged in leaves deadlines, and what the browser keeps, as they were."""
+    visitor = Visitor(shop(clock, **LONG), clock)
+    visitor.get(path)
+    visitor.get("/elevate")
+    assert visitor.who() == "alice"
+    kept = visitor.copied()
+    visitor.close()
+    assert visitor.who() == user
+    clock.advance(13 * 24 * HOUR)
+    assert kept.who() == user
+
+
+def test_arguments_of_the_application_come_first(clock: Clock) -> None:
+    """What ``session.regenerate`` was told of a login is not replaced by what ``permanent`` means."""
+    app = shop(clock, **LONG)
+
+    def view() -> str:
+        flask_login.login_user(User("alice"))
+        session.regenerate(persistent=True, idle_timeout="2d", absolute_timeout="3d")
+        return ""
+
+    during(app, view)
+    visitor = Visitor(app, clock)
+    assert ages(visitor.receive(visitor.fetch("/view"))) == {f"Max-Age={72 * HOUR}"}
+    clock.advance(47 * HOUR)
+    assert visitor.who() == "alice"
+
+
 def test_closing_the_browser(clock: Clock) -> None:
     """A login that was to be remembered is there when the browser is opened again, another is not."""
     app = shop(clock, **LONG)
@@ -1235,6 +1283,32 @@ def test_it_keeps_to_public_names() -> None:
     assert foreign == []
 
 
+def test_the_page_of_the_documentation(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The six lines of docs/flask.md make an application, and its error page makes the browser forget."""
+    page = (ROOT / "docs" / "flask.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.setenv("ROLLSESSION_KEYS", KEY)
+    app = flask.Flask("shop")
+    names: dict[str, Any] = {"app": app, "os": os}
+    exec(blocks[0].replace("sqlite:////var/lib/shop/revocations.db", "memory://"), names)
+    exec(blocks[1], names)
+    for line in re.findall(r"^    session\.(?:rollsession\.)?(\w+)", blocks[2], re.MULTILINE):
+        assert line == "rollsession" or hasattr(FlaskSession, line) or hasattr(Session, line)
+    assert isinstance(names["rollsessions"], RollSessions)
+    during(app, lambda: flask.session.update(_user_id="alice") or "")
+
+    def down() -> str:
+        raise StoreUnavailable
+
+    app.add_url_rule("/down", "down", down)
+    visitor = Visitor(app, Clock(time.time()))
+    visitor.get("/view")
+    assert "confirmed" in visitor.get("/down")
+    assert list(visitor.jar) == ["__Host-session-slot"]
+    for name in ("REMEMBER_COOKIE", "UNREMEMBERED_IDLE_TIMEOUT", "UNREMEMBERED_ABSOLUTE_TIMEOUT", "IDENTITY_KEY"):
+        assert f"`ROLLSESSION_{name}` |" in page
+
+
 def test_names_are_public() -> None:
     """``flask.session`` is what ``wsgi_rollsession.flask.session`` is, with its type."""
     assert sorted(adapter.__all__) == ["FlaskSession", "FlaskSessionInterface", "RollSessions", "session"]
@@ -1243,4 +1317,3 @@ def test_names_are_public() -> None:
         assert isinstance(flask.session._get_current_object(), FlaskSession)  # type: ignore[attr-defined]
         session["a"] = 1
         assert flask.session["a"] == 1
-    logging.getLogger("wsgi_rollsession").debug("done")

@@ -105,7 +105,7 @@ class Machine:
     def __init__(self, history: History, counts: Counter[str], logs: Logs) -> None:
         self.history, self.counts, self.logs = history, counts, logs
         self.world = World(application, history.setups)
-        self.world.run = self.run
+        self.world.run = self.run_meanwhile
         self.model = self.world.model
         self.requests: dict[int, Request] = {}
         self.tokens: dict[str, tuple[str | None, int]] = {}  # for whom, and by which request
@@ -128,6 +128,12 @@ class Machine:
         for step in steps:
             counts["step " + step[0]] += 1
             getattr(self, "step_" + step[0])(*step[1:])
+
+    def run_meanwhile(self, steps: Sequence[Step]) -> None:
+        """Some steps, while a process is suspended."""
+        infos = self.logs.infos
+        self.run(steps)
+        self.logs.infos = infos
 
     def check(self, condition: object, message: str) -> None:
         """An invariant."""
@@ -171,7 +177,8 @@ class Machine:
     def step_lose(self) -> None:
         """The store loses its data."""
         self.world.lose_store()
-        self.model.revoke(EVERYTHING, self.model.tick(), self.world.clock.highest, "6: the store's loss went unnoticed")
+        self.model.losses.append((self.model.tick(), self.world.clock.wall))
+        self.model.revoke(EVERYTHING, self.model.event, self.world.clock.highest, "6: the store's loss went unnoticed")
 
     def step_revoke(self, where: int, what: str) -> None:
         world = self.world
@@ -273,7 +280,7 @@ class Machine:
             (f"{NAME}-{junk % 4 + 1}", "AQ" + "A" * 252),
             (NAME, "x" * (junk % 90)),
             (f"{NAME}-2-lease", "AQ" + "B" * 46),
-            (SLOT, "7"),
+            (f"{NAME}-slots", "7"),
             (f"{NAME}-3b", stray.value if stray is not None and stray.name != f"{NAME}-3b" else "="),
             (f"{NAME}-9", "A" * 256),
         ]
@@ -321,8 +328,14 @@ class Machine:
         for _, each in request.presented:
             each.copy.life.failed = True
 
-    def perform(self, request: Request, job: Callable[[Any], Any], pause: Any = None) -> Exception | None:
-        """Have the application do something. What it raised, of what it may raise."""
+    def perform(
+        self, request: Request, job: Callable[[Any], Any], pause: Any = None, tag: str | None = None
+    ) -> Exception | None:
+        """Have the application do something. What it raised, of what it may raise.
+
+        Args:
+            tag: what is being revoked.
+        """
         world = self.world
         saved = world.calls, world.asked, world.pause
         world.calls, world.asked, world.pause = [], 0, pause
@@ -335,7 +348,9 @@ class Machine:
                 errors.append(error)
 
         request.job, request.busy, request.start_event = guarded, True, self.model.event
-        lives = self.lives(request) if pause is not None else ()
+        lives = self.lives(request) if pause is not None else []
+        if pause is not None and tag is not None:
+            lives += [each.copy.life for each in self.world.cookies.values() if tag in each.copy.tags]
         for life in lives:
             life.pending += 1
         try:
@@ -454,10 +469,12 @@ class Machine:
         if visit.standing == "lost" or isinstance(verdict, str):
             return "lost"
         what = visit.regeneration
-        if what is not None and self.world.clock.wall >= what.at + 1000 * (what.idle_s or request.process.idle_s):
+        at = request.committed_at if what is None else what.at
+        idle_s, absolute_s = request.process.idle_s, request.process.setup.absolute_s
+        if what is not None:
+            idle_s, absolute_s = min(idle_s, what.idle_s or idle_s), min(absolute_s, what.absolute_s or absolute_s)
+        if self.world.clock.wall >= at + 1000 * min(idle_s, absolute_s):
             return None  # the login took too long
-        if what is not None and what.absolute_s and self.world.clock.wall >= what.at + 1000 * what.absolute_s:
-            return None
         asked = {} if what is None else what.asked
         for tag in (EVERYTHING, *asked, f"user:{visit.identities[1]}"):
             since = asked.get(tag, request.start_event)
@@ -470,7 +487,9 @@ class Machine:
     def after_error(self, request: Request, error: Exception, act: str = "") -> None:
         visit = request.visit
         assert visit is not None
-        if act in QUIET and visit.leaves and any(each.method == "fence" and each.answered for each in request.calls):
+        logins = any(each.is_login for each in self.lives(request))
+        fence = next((each.answered for each in request.calls if each.method == "fence"), not logins)
+        if act not in ("", "logout") and visit.leaves and fence:
             self._end_unseen(request)  # that was done first
             visit.leaves = False
         if self.excused(request, error) == "lost":
@@ -609,7 +628,7 @@ class Machine:
                 return
         self.world.clock.advance(1000)
         start, now = self.model.event, self.world.clock.wall
-        error = self.perform(request, lambda session: session.revoke_others(tag), pause)
+        error = self.perform(request, lambda session: session.revoke_others(tag), pause, tag)
         if error is not None:
             self.after_error(request, error)
             return
@@ -668,7 +687,7 @@ class Machine:
         if request is None or request.busy or request.state != "begun":
             return
         visit, model, world = request.visit, self.model, self.world
-        start, now = model.event, world.clock.wall
+        start, now, infos = model.event, world.clock.wall, self.logs.infos
         headers = [("Cache-Control", "public, max-age=60")] if kind == "storable" else []
         if kind == "noroll":
             request.environ["wsgi_rollsession.roll"] = False
@@ -684,13 +703,19 @@ class Machine:
                 self.over(request)
                 return
             error = self.perform(request, lambda session: request.start("500 Sorry", [], (None, None, None)))
-            self.check(error is None, f"8: the error page failed too: {error!r}")
+            if error is not None:
+                self.check(request.degraded and request.process.setup.outage == "closed", f"8: {error!r} of an error page")
+                self.close(request)
+                self.over(request)
+                return
             request.answer = cookies_of(request.started)
-            request.extends = True
+            request.extends = kind != "noroll"
             if request.visit is not None:
                 self.apply(request, request.visit.act(), model.event, world.clock.wall, request.answer)
             return
         request.answer = cookies_of(request.started)
+        if act == "unread" and request.session.loaded:  # there were several to choose from
+            self.loaded(request, now, infos, request.calls[:1])
         if not request.blurred:
             self.apply(request, act, start, now, request.answer)
 
@@ -765,7 +790,9 @@ class Machine:
         """An act has been carried out: what it sent must be right, and what it ended is over."""
         visit, world, model = request.visit, self.world, self.model
         sessions = [(name, value, age) for name, value, age in sent if name in NAMES and value and value not in world.cookies]
-        leases = [(name, value) for name, value, _ in sent if value and name.endswith("-lease") and value not in world.leases]
+        leases = [
+            (name, value) for name, value, _ in sent if value and name.endswith("-lease") and value not in request.known
+        ]
         for name, value, _ in sent:
             base_name = name.removesuffix("-lease")
             self.check(name == SLOT or base_name in NAMES, "5: a cookie of an unknown name")
@@ -913,7 +940,16 @@ class Machine:
         """A write was not kept. It needs a reason."""
         event, clock = self.model.event, self.world.clock.wall
         if self.judge(request, base, now, event) is None and self.judge(request, base, clock, event) is None:
-            self.check(request.degraded, f"2: a write to {base.copy.life} was dropped without a reason")
+            what = visit.regeneration
+            asked = {} if what is None else what.asked
+            revoked = any(
+                at > asked.get(tag, request.start_event)
+                for tag in (*asked, f"user:{visit.identities[1]}")
+                for at, _, _ in self.model.revoked.get(tag, ())
+            )
+            self.check(request.degraded or revoked, f"2: a write to {base.copy.life} was dropped without a reason")
+            if revoked:
+                return
         self.counts["met: a write was dropped"] += 1
         visit.standing = "lost"
 
@@ -1136,7 +1172,7 @@ class Machine:
             self.check(name == SLOT or name.removesuffix("-lease") in NAMES, "5: a cookie of an unknown name")
         if not before:
             return
-        after = self.living(browser)
+        after = self.living(browser, late=True)
         for life, activity in before.items():
             if turns >= 4:
                 self.counts["met: four logins while a response was on its way"] += 1
@@ -1164,8 +1200,12 @@ class Machine:
     def _was_renewed(self, life: Life, request: Request, times: int) -> bool:
         return sum(event > request.sent_at for event in life.renewed) >= times
 
-    def living(self, browser: Browser) -> dict[Life, int]:
-        """The logins that a browser holds and that are surely alive, and their last activity."""
+    def living(self, browser: Browser, *, late: bool = False) -> dict[Life, int]:
+        """The logins that a browser holds and that are surely alive, and their last activity.
+
+        Args:
+            late: whether those count that only the idle timeout has ended.
+        """
         world, now = self.world, self.world.clock.wall
         pairs = browser.cookies()
         leases = dict(pairs)
@@ -1176,7 +1216,8 @@ class Machine:
                 if cookie is not None:
                     lease = world.leases.get(leases.get(name + "-lease", ""))
                     this = self.held(cookie, (lease,) if lease is not None and lease.name == name + "-lease" else ())
-                    if self.model.judge(this, now, UNLIMITED, 1 << 60, self.model.event) is None:
+                    verdict = self.model.judge(this, now, UNLIMITED, 1 << 60, self.model.event)
+                    if verdict is None or (late and isinstance(verdict, str) and "idle" in verdict):
                         found[cookie.copy.life] = max(this.activity, found.get(cookie.copy.life, 0))
         return found
 

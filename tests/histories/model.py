@@ -41,7 +41,19 @@ class Setup(NamedTuple):
 class Life:
     """A login from its beginning to its end, or an anonymous session."""
 
-    __slots__ = ("browser", "ended", "failed", "floors", "is_login", "number", "pending", "renewed", "turn", "user", "vague")
+    __slots__ = (
+        "browser",
+        "ended",
+        "failed",
+        "floors",
+        "is_login",
+        "number",
+        "pending",
+        "renewed",
+        "turn",
+        "user",
+        "vague",
+    )
 
     def __init__(self, number: int, user: str | None, is_login: bool) -> None:
         self.number, self.user, self.is_login = number, user, is_login
@@ -125,6 +137,9 @@ class Model:
         self.lives: list[Life] = []
         #: By tag: (event, the steady clock then, what is broken if one from before is accepted)
         self.revoked: dict[str, list[tuple[int, int, str]]] = {}
+        #: When the store lost its data: the event, and the clock. What is from later by the clock, which has been set back
+        #: since, may be accepted: a store that is new does not know that it was set back.
+        self.losses: list[tuple[int, int]] = []
 
     def tick(self) -> int:
         """Something happened."""
@@ -151,6 +166,8 @@ class Model:
     def dead(self, copy: Copy, event: int) -> Verdict:
         """What somebody who knew what happened until *event* has to say of a copy, but for the clock."""
         life = copy.life
+        if self.losses and any(at <= event and copy.created > wall for at, wall in self.losses):
+            return VAGUE
         if life.ended is not None and life.ended <= event:
             return "1: alive after its end"
         vague = life.vague or life.pending > 0
@@ -323,7 +340,7 @@ class Visit:
         if before != after:
             is_switch = before is not None or (self.is_somebody and self.standing == "lost")
             return "switch" if is_switch else "login"
-        return "same" if self.data == self.stored else "write"
+        return "same" if [*self.data.items()] == [*self.stored.items()] else "write"  # JSON has an order
 
     def act(self) -> str:
         """What the response, or ``save()``, is to do."""

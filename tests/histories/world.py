@@ -334,4 +334,3 @@ class Direct:
         return self.world.store.lookup(keys)
 
     lookup_now = last_known = lookup
-
