@@ -43,6 +43,9 @@ STORABLE: list[Headers] = [
             'max-age="60"',
             "max-age=60, must-revalidate",
             "max-age=60, no-cache",
+            # Who understands the status ignores no-store (RFC 9111, 5.2.2.3)
+            "must-understand, no-store, max-age=60",
+            "public, no-store, must-understand",
             "s-maxage=60",
             "max-age=0, s-maxage=60",
             "s-maxage=0, max-age=60",
@@ -235,6 +238,9 @@ def test_nothing_of_ours_gets_into_a_cache(headers: Headers, lease_only: bool) -
         ("NO-STORE", "NO-STORE"),
         ("private", "private, no-store"),
         ("public, max-age=60", "public, max-age=60, no-store"),
+        ("must-understand, no-store", "must-understand, no-store, private"),
+        ("must-understand, private", "must-understand, private, no-store"),
+        ("must-understand", "must-understand, no-store, private"),
         ("", "no-store"),
     ],
 )
@@ -252,6 +258,8 @@ def test_no_store_is_a_directive_of_its_own(value: str, after: str) -> None:
         ("no-store", "no-store"),
         ('private="x"', 'private="x", private'),
         ('x="private"', 'x="private", private'),
+        ("must-understand, no-store", "must-understand, no-store, private"),
+        ("must-understand", "must-understand, private"),
     ],
 )
 @pytest.mark.parametrize("name", [CC, *TARGETED])

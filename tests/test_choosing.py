@@ -112,7 +112,7 @@ def test_a_write_ends_the_other_logins(clock: Clock, handler: Any) -> None:
     pairs = pairs_of(browser)
     browser.do(handler)
     assert browser.do(who) == "bob"
-    assert presenting(browser, pairs[0]) is None
+    assert presenting(browser, pairs[0]) is None, "another login was left"
 
 
 def test_a_login_outranks_a_session_that_just_began(clock: Clock) -> None:
@@ -211,7 +211,7 @@ def test_a_roll_sorts_out_several_logins(clock: Clock, handler: Any) -> None:
     clock.advance(100)
     sent = browser.receive(browser.call(handler)).sent()
     assert list(sent) == [bob.partition("=")[0] + "-lease"]
-    assert [presenting(browser, each) for each in (alice, bob)] == [None, "bob"]
+    assert [presenting(browser, each) for each in (alice, bob)] == [None, "bob"], "another login was left"
 
 
 def test_a_roll_that_is_refused_ends_no_other_session(clock: Clock) -> None:

@@ -112,12 +112,6 @@ def held(browser: Browser, handler: Callable[[Session], Any] = user) -> Any:
     return browser.call(handler, **{"wsgi_rollsession.roll": False}).result
 
 
-def take(thief: Browser, answer: Answer) -> None:
-    """Let somebody have the cookies of an answer who does not obey deletions."""
-    kept = [("Set-Cookie", each) for each in answer.set_cookies if "Max-Age=0" not in each]
-    thief.receive(Answer("", kept, None, b""))
-
-
 def farewell(session: Session) -> None:
     """Empty the session, and say goodbye in it."""
     session.clear()
@@ -272,7 +266,7 @@ def test_invariant_1_a_suspended_process_revives_nothing(r1: Handler) -> None:
     stands_still_until = world.clock() + 64 * MINUTE
     late = thief.call(handler)
     assert world.clock() == stands_still_until
-    take(thief, late)
+    thief.take(late)
     assert held(thief) is None, "alive again"
 
 
@@ -474,7 +468,7 @@ def test_invariant_1_a_logout_ends_the_epoch_under_way(renew: Handler, leave: Ha
     late = browser.call(renew)
     assert issues(late)
     browser.do(leave)
-    take(thief, late)
+    thief.take(late)
     browser.receive(late)
     assert (held(browser), held(thief)) == (None, None), "logged in again after the logout"
 
@@ -546,7 +540,7 @@ def test_invariant_1_the_data_do_not_live_on(end: Callable[[World, Browser], Any
             end(world, browser)
             r1(session)
 
-        take(other, other.call(handler))
+        other.take(other.call(handler))
         assert held(other, get("secret")) is None, "its data live on"
 
 

@@ -328,6 +328,11 @@ def passed_though_unasked(settings: Settings, id_: bytes, tags: Any, what: Any, 
     return _logged_in(settings, id_, tags, what._replace(unasked=False), data)
 
 
+def passing_everything(*arguments: Any) -> Record:
+    record = _renewed(*arguments)
+    return record._replace(passed=(ENDED - 1,) * len(record.passed))
+
+
 def authenticated_again(settings: Settings, record: Record, tags: Any, what: Any, data: bytes) -> Record:
     what = what or successor.Regeneration(None, None, None, None, record.created, {}, False)
     return _renewed(settings, record, tags, what._replace(tags=record.tags), data)
@@ -482,6 +487,13 @@ MUTANTS: dict[str, Mutant] = {
     "a read ends what is nobody's": Mutant(
         replace(response, "_end_others", end_all_others),
         [Test(invariants.test_invariant_5_visitors_cost_the_set_nothing, "a fence for what is nobody's")],
+    ),
+    "other logins are left alone": Mutant(
+        replace(response, "_end_others", lambda self, session: None),
+        [
+            Test(choosing.test_a_roll_sorts_out_several_logins, "another login was left", (Clock, untouched)),
+            Test(choosing.test_a_write_ends_the_other_logins, "another login was left", (Clock, put("a", 1))),
+        ],
     ),
     "two versions of one login are two": Mutant(
         replace(response, "_end_others", end_other_versions),
@@ -663,6 +675,11 @@ MUTANTS: dict[str, Mutant] = {
         [
             Row("S5 stale overwrite", "write", None, {"versioned": True}),
             Test(invariants.test_invariant_1_the_data_of_an_ended_visitor_do_not_live_on, "its data live on"),
+            Test(
+                invariants.test_invariant_1_a_logout_that_is_overtaken_by_an_epoch,
+                "its data live on",
+                (LOGOUTS["pop"],),
+            ),
             Test(
                 regenerating.test_what_is_ended_at_the_very_moment,
                 "carried on",
@@ -895,6 +912,20 @@ MUTANTS: dict[str, Mutant] = {
             policy, "limits", lambda record: (0, record.version, *[(record.created - 1) // 1000 for _ in record.tags])
         ),
         [Test(invariants.test_invariant_1_log_out_everywhere, "")],
+    ),
+    "an anonymous session does not pass what there is": Mutant(
+        replace(Exchange, "number_of_everything", lambda self: (0, False)),
+        [Test(regenerating.test_what_began_by_storing_passes_too, "", (Clock,))],
+    ),
+    "an epoch passes whatever will be raised": Mutant(
+        replace(successor, "renewed", passing_everything),
+        [
+            Test(
+                regenerating.test_many_revocations_do_not_outrun_other_fences,
+                "survived",
+                (Clock, "revoke_others", regenerating.FENCES["another tag"], 0),
+            )
+        ],
     ),
     "a login in an outage passes what was known": Mutant(
         replace(successor, "logged_in", passed_though_unasked),

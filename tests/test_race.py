@@ -74,12 +74,6 @@ def logged_in(application: RollSession) -> Browser:
     return browser
 
 
-def take(thief: Browser, answer: Answer) -> None:
-    """Let somebody have the cookies of an answer who does not obey deletions."""
-    kept = [("Set-Cookie", each) for each in answer.set_cookies if "Max-Age=0" not in each]
-    thief.receive(Answer("", kept, None, b""))
-
-
 def s1_s2(application: RollSession, r1: R1) -> Any:
     """R1 blocks in the handler; logout completes; R1's response arrives. Who is logged in?"""
     browser = logged_in(application)
@@ -139,7 +133,7 @@ def s6(application: RollSession, r1: R1) -> Any:
     finally:
         del store.lookup_now, store.compare_and_raise
     assert not armed, "the logout did land in between"
-    take(thief, late)
+    thief.take(late)
     browser.receive(late)
     return browser.do(who) or thief.do(who)
 
@@ -213,7 +207,7 @@ def s9(application: RollSession, when: str) -> Any:
     late = browser.call(handler)
     if when == "answered":
         out.do(logout)
-    take(thief, late)
+    thief.take(late)
     browser.receive(late)
     return browser.do(who) or thief.do(who)
 

@@ -462,17 +462,17 @@ def test_an_epoch_can_only_shorten(first: dict[str, Any], then: dict[str, Any], 
     assert browser.copied().do(lambda session: session.expires) == at(seconds)
 
 
-@pytest.mark.parametrize("then", [{}, {"absolute_timeout": "4h"}, {"absolute_timeout": "1h"}], ids=str)
-def test_another_authentication_begins_anew(then: dict[str, Any]) -> None:
-    """With the lengths that the login had, which an argument can only shorten."""
+@pytest.mark.parametrize(
+    ("then", "hours"), [({}, 2), ({"absolute_timeout": "4h"}, 4), ({"absolute_timeout": "1h"}, 1)], ids=str
+)
+def test_another_authentication_begins_anew(then: dict[str, Any], hours: int) -> None:
+    """With the lengths that the login had, or those that are given, as at a login."""
     clock = Clock()
     browser = Browser(wrap(clock, idle_timeout="4h"), clock)
     browser.do(lasting(absolute_timeout="2h"))
     clock.advance(HOUR)
     browser.do(lasting(**then))
-    assert browser.do(lambda session: session.expires) == at(
-        HOUR + (HOUR if then.get("absolute_timeout") == "1h" else 2 * HOUR)
-    )
+    assert browser.do(lambda session: session.expires) == at(HOUR + hours * HOUR)
 
 
 @pytest.mark.parametrize("handler", [untouched, who, put("x", 1), lambda session: session.regenerate()])

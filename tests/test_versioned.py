@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from wsgi_rollsession import Session, SessionConflict
+from wsgi_rollsession import Session, SessionConflict, token
 from wsgi_rollsession.revocation.fence import session_key
 
 from .browser import (
     Clock,
+    Handler,
     get,
     logged_in,
+    login,
     logout,
     memory,
+    open_browser,
     presenting,
     put,
     store_of,
@@ -172,3 +176,22 @@ def test_a_read_is_not_rolled_after_another_wrote(clock: Clock) -> None:
 
     assert not browser.call(reader).set_cookies
     assert browser.do(get("n")) == 1
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+@pytest.mark.parametrize("begin", [login("alice"), put("a", 1)], ids=["login", "visitor"])
+def test_the_writes_of_an_epoch_run_out(clock: Clock, begin: Handler, versioned: bool) -> None:
+    """Where an epoch has no more writes, the next write begins another of the same session, with its data."""
+    browser = open_browser(clock, versioned=versioned)
+    browser.do(begin)
+    (name,) = browser.sessions
+    id_ = browser.do(lambda s: s.id)
+    with mock.patch.object(token, "is_worn", lambda version: version & token.MOST_WRITES == 3):
+        for n in range(5):
+            copy = browser.copied()
+            browser.do(put("n", n))
+            assert browser.do(lambda s: (s.id, s["n"])) == (id_, n)
+            if n == 2:
+                assert browser.do(lambda s: s.version) == 1 << 16 | 1
+                assert (copy.do(dict) == {}) == (versioned or name != "__Host-session")
+                assert list(browser.sessions) == [name if name == "__Host-session" else f"{name}b"]

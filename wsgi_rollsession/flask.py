@@ -159,7 +159,7 @@ class FlaskSessionInterface(SessionInterface):
             held = list(response.headers)
             headers = self.sessions.commit(session.rollsession, response.status, held, environ)
         except RollSessionError as error:
-            session.forget_changes()
+            session.fail()
             # Flask shows errorhandler() what views raise, and this is raised later. Without a handler it goes on.
             _replace(response, app.process_response(app.make_response(app.handle_user_exception(error))))
             return
@@ -168,8 +168,8 @@ class FlaskSessionInterface(SessionInterface):
             response.headers.extend(headers)
         if session.accessed:
             response.vary.add("Cookie")
-            if session.presents_remember_cookie:
-                self._delete_remember_cookie(app, response)
+        if session.presents_remember_cookie:
+            self._delete_remember_cookie(app, response)
 
     def require_store(self) -> None:
         """``outage="closed"``: a request that presents a session is served only if the store can be asked."""

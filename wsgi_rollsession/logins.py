@@ -31,11 +31,7 @@ def renew(exchange: Exchange) -> None:
     tags = record.tags if what is None or what.tags is None else what.tags
     tags = exchange.with_identity(tags)
     what = exchange.with_numbers(what, tags, record.tags)
-    try:
-        following = successor.renewed(settings, record, tags, what, document.dump())
-    except OverflowError:
-        raise SessionConflict("the login has had all its epochs: log in again") from None
-    _begin_epoch(exchange, session, following)
+    _begin_epoch(exchange, session, successor.renewed(settings, record, tags, what, document.dump()))
 
 
 def _begin_epoch(
@@ -90,6 +86,7 @@ def log_in(exchange: Exchange) -> None:
     asked = exchange.regeneration
     tags = exchange.with_identity((asked.tags if asked is not None else None) or ())
     what = exchange.with_numbers(asked, tags)
+    site.steady_clock()  # which knows of the clock what it has seen
     record = successor.logged_in(site.settings, exchange.next_id(), tags, what, document.dump())
     name = site.cookies.in_pair(exchange.next_pair)
     sent = exchange.seal(name, record, now, now)
@@ -103,6 +100,10 @@ def log_in(exchange: Exchange) -> None:
         except StoreUnavailable:
             if exchange.without(Ask.END if exchange.somebody_may_live(now) else Ask.BEGIN) is Without.FAIL:
                 raise
+            if session is not None:
+                ended = policy.refused(site.store.last_known(session.keys), session.limits)
+                if ended is not None:
+                    return _log_in_without(exchange, session, ended)
             log.warning("a session began while the revocation store was unavailable; what it follows was not ended")
             record = successor.logged_in(site.settings, record.id, tags, what._replace(unasked=True), document.dump())
             sent, opened, done = exchange.seal(name, record, now, now), site.opened(now, record), True

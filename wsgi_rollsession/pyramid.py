@@ -191,7 +191,6 @@ class _Adapter:
     def __init__(self, sessions: Sessions | None, *, on_exception: bool) -> None:
         self._sessions = sessions
         self._on_exception = on_exception
-        self._unshared = sessions is not None and not sessions.revocations.shared
         self._closed = sessions is not None and sessions.settings.outage.value == "closed"
         self._clock = time.time if sessions is None else sessions.settings.clock
 
@@ -228,12 +227,6 @@ class _Adapter:
                 " session of its request if it is made by request.copy()"
             )
         else:
-            if self._unshared and environ.get("wsgi.multiprocess"):
-                raise ConfigurationError(
-                    "rollsession.revocations: requires a store that all processes share, such as"
-                    " sqlite:////var/lib/shop/revocations.db, received one that only this process sees;"
-                    " a logout would not reach the others"
-                )
             session = sessions.begin(environ)  # of an attempt that failed, it sends what had been done
             commit = sessions.commit
         now = environ[PYRAMID_SESSION] = _Pass(PyramidSession(session, self._clock))

@@ -332,6 +332,13 @@ def test_an_error_after_login_keeps_nothing(site: Browser, status: int) -> None:
     assert site.do(lambda r: (who(r), r.session["cart"])) == ("", ["tea"])
 
 
+def test_an_error_keeps_nothing_of_what_was_stored_otherwise(site: Browser) -> None:
+    """Also what went past Django's names."""
+    site.do(put("n", 1))
+    site.receive(site.call(fails(lambda r: r.session.rollsession.update(n=2))))
+    assert site.do(get("n")) == 1
+
+
 def test_an_exception_after_login_keeps_nothing(site: Browser) -> None:
     """The same for a view that raises."""
     site.do(put("cart", ["tea"]))

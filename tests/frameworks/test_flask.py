@@ -27,7 +27,9 @@ from wsgi_rollsession import (
     RollSession,
     Session,
     SessionCommitted,
+    SessionConflict,
     SessionTooLarge,
+    SessionValueError,
     StoreUnavailable,
     generate_key,
 )
@@ -1154,6 +1156,64 @@ def test_a_login_that_is_too_large(handler: str, clock: Clock) -> None:
     if handler != "none":
         assert "'large'" in answer.body.decode()
     assert (visitor.who(), visitor.get("/data")) == ("alice", '{"cart":["tea"]}\n')
+
+
+def test_a_nested_value_that_nothing_can_carry(clock: Clock) -> None:
+    """It is found when the response is ready, Flask's handlers see it, and the session is as it was."""
+    app = shop(clock, ROLLSESSION_RENEW_AFTER=0)
+    during(app, lambda: str(flask.session["cart"].append(object())))  # type: ignore[func-returns-value]
+    app.register_error_handler(SessionValueError, lambda error: (str(error), 400))
+    visitor = Visitor(app, clock)
+    visitor.get("/login/alice")
+    visitor.get("/add/tea")
+    answer = visitor.receive(visitor.fetch("/view"))
+    assert (answer.status[:3], answer.body) == ("400", b"session['cart']: JSON cannot carry a object")
+    assert (visitor.who(), visitor.get("/data")) == ("alice", '{"cart":["tea"]}\n')
+
+
+def test_a_login_over_a_session_that_has_died(clock: Clock) -> None:
+    """bob logs in over alice's session, which is revoked meanwhile: a conflict, and nobody has anything of hers."""
+    app = shop(clock)
+    app.register_error_handler(SessionConflict, lambda error: ("conflict", 409))
+
+    @app.route("/switch/<how>")
+    def switch(how: str) -> str:
+        flask.session.get("cart")
+        app.extensions["rollsession"].sessions.revoke("user:alice")
+        if how == "key":
+            flask.session["_user_id"] = "bob"
+        else:
+            flask_login.login_user(User("bob"))
+        return "in"
+
+    for how in ("key", "login_user"):
+        visitor = Visitor(app, clock)
+        visitor.get("/login/alice")
+        visitor.get("/add/tea")
+        assert visitor.get(f"/switch/{how}") == "conflict"
+        assert (visitor.who(), visitor.get("/data")) == ("nobody", "{}\n")
+
+
+@pytest.mark.parametrize("do", ["invalidate", "save"])
+def test_what_was_done_at_once_stays_done(do: str, clock: Clock) -> None:
+    """A view that raises after ``invalidate()``, or after a logout that was saved, has logged out."""
+    app = shop(clock)
+
+    def view() -> str:
+        if do == "invalidate":
+            session.invalidate()
+        else:
+            flask_login.logout_user()
+            session.save()
+        raise ZeroDivisionError
+
+    during(app, view)
+    visitor = Visitor(app, clock)
+    visitor.get("/login/alice")
+    thief = visitor.copied()
+    assert visitor.receive(visitor.fetch("/view")).status.startswith("500")
+    assert list(visitor.jar) == ["__Host-session-slot"]
+    assert thief.who() == "nobody"
 
 
 def test_a_body_that_is_replaced_is_closed(clock: Clock) -> None:

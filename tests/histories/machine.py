@@ -12,7 +12,22 @@ from wsgi_rollsession import RollSession, SessionConflict, SessionTooLarge, Stor
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.session import exchange_of
 
-from .model import EVERYTHING, UNLIMITED, VAGUE, Copy, Held, Lease, Life, Regeneration, Setup, Vague, Verdict, Visit, held, user_of
+from .model import (
+    EVERYTHING,
+    UNLIMITED,
+    VAGUE,
+    Copy,
+    Held,
+    Lease,
+    Life,
+    Regeneration,
+    Setup,
+    Vague,
+    Verdict,
+    Visit,
+    held,
+    user_of,
+)
 from .world import NAME, NAMES, SLOT, SLOTS, Browser, Call, Cookie, LeaseCookie, Process, World
 
 #: A step: what happens, and to what. Numbers of requests that do not exist are passed over, so any step can be left out.
@@ -34,12 +49,12 @@ class Failure(RuntimeError):
 
 
 class Logs(logging.Handler):
-    """Counts what is logged at INFO."""
+    """Counts the lines about what requests present."""
 
     infos = 0
 
     def handle(self, record: logging.LogRecord) -> bool:
-        if record.levelno == logging.INFO:
+        if record.levelno == logging.INFO and " cookie " in record.getMessage():
             self.infos += 1
         return True
 
@@ -64,6 +79,7 @@ class Request:
         self.presented: list[tuple[Cookie, Held]] = []
         self.others: list[tuple[Life, bool]] = []  # other logins that were alive at the load, and whether surely
         self.acts: set[str] = set()
+        self.begun: list[Life] = []  # the logins that began in it
         self.deletes = False  # something that has been done deletes cookies
         self.known: set[str] = set()  # the values that this response carries in any case
         self.busy = False
@@ -148,6 +164,8 @@ class Machine:
 
     def step_step(self, ms: int) -> None:
         self.world.clock.step(ms)
+        for process in self.world.processes:  # each looks at its clock more often than that is set
+            process.sessions._site.steady_clock()
 
     def step_purge(self) -> None:
         self.world.purge()
@@ -175,9 +193,11 @@ class Machine:
                 self.world.restart(where, process.setup._replace(keys=(keys[0] + 1, *keys)[:3]))
 
     def step_lose(self) -> None:
-        """The store loses its data."""
+        """The store loses its data. It takes some seconds to begin anew."""
+        self.world.clock.advance(3000)
         self.world.lose_store()
-        self.model.losses.append((self.model.tick(), self.world.clock.wall))
+        clock = self.world.clock
+        self.model.losses.append((self.model.tick(), 0 if clock.wall < clock.highest else clock.wall))
         self.model.revoke(EVERYTHING, self.model.event, self.world.clock.highest, "6: the store's loss went unnoticed")
 
     def step_revoke(self, where: int, what: str) -> None:
@@ -397,7 +417,8 @@ class Machine:
         request.visit = Visit(request.process.setup.identity, found)
         if found is not None:
             self.check(dict(session) == found.copy.data, "3: the session holds other data than were sealed")
-            self.check((session.ended is None) == found.copy.life.is_login, "7: session.ended is wrong")
+            if request.state == "begun":
+                self.check((session.ended is None) == found.copy.life.is_login, "7: session.ended is wrong")
         else:
             self.check(not session, "3: a session that is not there holds data")
 
@@ -618,7 +639,9 @@ class Machine:
 
     def do_others(self, request: Request, visit: Visit, argument: Any, pause: Any) -> None:
         base = visit.base
-        tag = None if base is None else next((each for each in sorted(base.copy.tags) if each.startswith("user:")), None)
+        tag = (
+            None if base is None else next((each for each in sorted(base.copy.tags) if each.startswith("user:")), None)
+        )
         if tag is None or visit.cleared or base is None or visit.change() == "logout":
             return
         if visit.change() in ("login", "switch", "renew"):  # that is done before
@@ -631,6 +654,7 @@ class Machine:
         error = self.perform(request, lambda session: session.revoke_others(tag), pause, tag)
         if error is not None:
             self.after_error(request, error)
+            self.ambiguous(request)
             return
         self.settled(request, "others", start, now, tag)
 
@@ -704,7 +728,9 @@ class Machine:
                 return
             error = self.perform(request, lambda session: request.start("500 Sorry", [], (None, None, None)))
             if error is not None:
-                self.check(request.degraded and request.process.setup.outage == "closed", f"8: {error!r} of an error page")
+                self.check(
+                    request.degraded and request.process.setup.outage == "closed", f"8: {error!r} of an error page"
+                )
                 self.close(request)
                 self.over(request)
                 return
@@ -789,7 +815,9 @@ class Machine:
     ) -> None:  # fmt: skip
         """An act has been carried out: what it sent must be right, and what it ended is over."""
         visit, world, model = request.visit, self.world, self.model
-        sessions = [(name, value, age) for name, value, age in sent if name in NAMES and value and value not in world.cookies]
+        sessions = [
+            (name, value, age) for name, value, age in sent if name in NAMES and value and value not in world.cookies
+        ]
         leases = [
             (name, value) for name, value, _ in sent if value and name.endswith("-lease") and value not in request.known
         ]
@@ -798,7 +826,8 @@ class Machine:
             self.check(name == SLOT or base_name in NAMES, "5: a cookie of an unknown name")
             if value is None and not request.deletes and act in ("unread", *QUIET):
                 self.check(
-                    visit is not None and visit.leaves and base_name in SLOTS, "1: a response deletes what a logout needs"
+                    visit is not None and visit.leaves and base_name in SLOTS,
+                    "1: a response deletes what a logout needs",
                 )
             if value is not None:
                 request.known.add(value)
@@ -824,7 +853,9 @@ class Machine:
             self.check(not sessions, "3: a session was sent that nobody wrote")
             self.check(act != "conflict", "8: a conflict went unnoticed")
             if act == "send" and base is not None and any(value in request.known for _, value, _ in sent):
-                names = {name for name, value, _ in sent if value in world.cookies and world.cookies[value].copy is base.copy}
+                names = {
+                    name for name, value, _ in sent if value in world.cookies and world.cookies[value].copy is base.copy
+                }
                 if names:
                     verdict = model.dead(base.copy, event)
                     self.check(not isinstance(verdict, str), f"{verdict}: it was sent")
@@ -868,7 +899,9 @@ class Machine:
             known = self.tokens.get(value)
             if known is None:
                 continue
-            if not life.is_login or known[1] == request.number:  # what is left is nobody's; what is assigned, the user's
+            if (
+                not life.is_login or known[1] == request.number
+            ):  # what is left is nobody's; what is assigned, the user's
                 self.tokens[value] = life.user, request.number
             else:
                 self.check(known[0] in (None, life.user), f"1: data of {known[0]} are in a session of {life.user}")
@@ -892,7 +925,9 @@ class Machine:
             self.check(lease is not None, "7: a lease out of nowhere")
             assert lease is not None
             world.leases[value] = LeaseCookie(name, value, process.setup.keys[0], lease)
-            this = next(each for _, each in among if each.copy.life is lease.life and each.copy.version == lease.version)
+            this = next(
+                each for _, each in among if each.copy.life is lease.life and each.copy.version == lease.version
+            )
             verdict = self.judge(request, this, now, event)
             self.check(not isinstance(verdict, str), f"{verdict}: a lease was issued")
             verdict = self.judge(request, this, until, event)
@@ -905,14 +940,29 @@ class Machine:
             )
             self.counts["met: a roll"] += 1
             self._end_others(request, this.copy.life)
-        if request.state == "answered" and not any(name.endswith("-lease") and value for name, value, _ in sent) and not degraded and not request.junk and request.extends and process.setup.rolling:
+        if (
+            request.state == "answered"
+            and not any(name.endswith("-lease") and value for name, value, _ in sent)
+            and not degraded
+            and not request.junk
+            and request.extends
+            and process.setup.rolling
+        ):
             if base is None and len(request.presented) == 1 and len(request.pairs) <= 3:
                 base = request.presented[0][1]
             if base is None or request.visit is not None and request.visit.standing != "held":
                 return
-            fine = self.judge(request, base, now, event) is None and self.judge(request, base, until, self.model.event) is None
+            fine = (
+                self.judge(request, base, now, event) is None
+                and self.judge(request, base, until, self.model.event) is None
+            )
             due = now - base.activity >= process.setup.renew_after_s * 1000
-            if fine and due and request.known.isdisjoint(value for value in world.cookies) and not request.acts - {"unread", "roll"}:
+            if (
+                fine
+                and due
+                and request.known.isdisjoint(value for value in world.cookies)
+                and not request.acts - {"unread", "roll"}
+            ):
                 raise AssertionError(f"4: {base.copy.life} was active, and not extended")
 
     def _end_others(self, request: Request, life: Life) -> None:
@@ -1014,9 +1064,8 @@ class Machine:
             self.check(life.user in (None, user), f"1: {life} goes on as {user}")
             life.user = user
         this = self.sealed(request, sent, life, tags, passed, [visit.data])
-        for each in passed:
-            verdict = self.model.dead(this.copy._replace(passed={each: passed[each]}), event - 1)
-            self.check(not isinstance(verdict, str), f"{verdict}: it was regenerated")
+        verdict = self.model.dead(this.copy, event - 1)
+        self.check(not isinstance(verdict, str), f"{verdict}: it was regenerated")
         ends, activity, idle = min(copy.ends, copy.authenticated + process.absolute_ms), until, copy.idle_s
         if what is not None and tag is None:
             if what.tags is not None:
@@ -1037,7 +1086,10 @@ class Machine:
         if tag is not None:
             self.model.revoke(tag, event, self.world.clock.highest)
             self.counts["met: revoke_others()"] += 1
-        self.model.end([each.copy.life for _, each in request.presented if each.copy.life.is_login and each.copy.life is not life], event)
+        self.model.end(
+            [each.copy.life for _, each in request.presented if each.copy.life.is_login and each.copy.life is not life],
+            event,
+        )
         self.counts["met: a new epoch"] += 1
         request.deletes = True
         visit.become(this)
@@ -1077,6 +1129,7 @@ class Machine:
                 self.counts["met: a login from a session that is over"] += 1
         life = self.model.life(user, True)
         life.browser, life.turn = request.browser, request.turn
+        request.begun.append(life)
         try:
             this = self.sealed(request, sent, life, tags, passed, data, begins=True)
         except AssertionError as error:
@@ -1139,7 +1192,10 @@ class Machine:
             left = self._anonymous(request, visit, sent, until)
             self.counts["met: something is left after a logout"] += 1
         elif expected and verdict is None and base is not None:
-            self.check(self.judge(request, base, self.world.clock.wall, self.model.event) is not None, "3: what was left is lost")
+            self.check(
+                self.judge(request, base, self.world.clock.wall, self.model.event) is not None,
+                "3: what was left is lost",
+            )
         raised = [each.event for each in request.calls if each.raised]
         self.model.end(lives, raised[-1] if raised else self.model.event)
         self.counts["met: a staged logout"] += 1
@@ -1160,9 +1216,11 @@ class Machine:
         browser = request.browser
         if browser is None:
             return
-        if not request.answer:
+        if not request.answer or request.junk:
             return
         before, turns = self.living(browser), browser.turn - request.turn
+        for life in request.begun:
+            life.late = browser.turn
         deletes_only = [name for name, value, _ in request.answer if value is None]
         for name, value, max_age in request.answer:
             browser.put(name, value, max_age)
@@ -1192,10 +1250,18 @@ class Machine:
                 continue
             visit = request.visit
             base = visit.base if visit is not None else None
-            if "login" in request.acts and life.browser is browser and life.turn == request.turn:
+            if life.browser is browser and self._shares_slot(life, request):
                 self.counts["met: logins in parallel"] += 1
                 continue
             raise AssertionError(f"2: {life} was lost when {'a dead' if base is None else 'another'} response arrived")
+
+    def _shares_slot(self, life: Life, request: Request) -> bool:
+        """Whether a response has to do with a login that was made in parallel with *life*; or that was late by four."""
+        parallel = [each.copy.life for _, each in request.presented if each.copy.life.browser is life.browser]
+        turns = [each.turn for each in parallel]
+        if "login" in request.acts:
+            turns.append(request.turn)
+        return life.turn in turns or life.late - life.turn >= 4
 
     def _was_renewed(self, life: Life, request: Request, times: int) -> bool:
         return sum(event > request.sent_at for event in life.renewed) >= times

@@ -41,19 +41,7 @@ class Setup(NamedTuple):
 class Life:
     """A login from its beginning to its end, or an anonymous session."""
 
-    __slots__ = (
-        "browser",
-        "ended",
-        "failed",
-        "floors",
-        "is_login",
-        "number",
-        "pending",
-        "renewed",
-        "turn",
-        "user",
-        "vague",
-    )
+    __slots__ = ("browser", "ended", "failed", "floors", "is_login", "late", "number", "pending", "renewed", "turn", "user", "vague")
 
     def __init__(self, number: int, user: str | None, is_login: bool) -> None:
         self.number, self.user, self.is_login = number, user, is_login
@@ -66,7 +54,8 @@ class Life:
         self.vague = False
         self.failed = False  # a response that presented it has failed
         self.browser: Any = None
-        self.turn = 0
+        # Which browser logged in, how often it had been told its slot when it asked, and how often when it was answered
+        self.turn = self.late = 0
 
     def __repr__(self) -> str:
         return f"{'login' if self.is_login else 'session'} {self.number} of {self.user}"
@@ -137,8 +126,8 @@ class Model:
         self.lives: list[Life] = []
         #: By tag: (event, the steady clock then, what is broken if one from before is accepted)
         self.revoked: dict[str, list[tuple[int, int, str]]] = {}
-        #: When the store lost its data: the event, and the clock. What is from later by the clock, which has been set back
-        #: since, may be accepted: a store that is new does not know that it was set back.
+        #: When the store lost its data: the event, and the clock, or 0 while that was behind what it had been. What is
+        #: from later may be accepted then: a store that is new does not know that the clock was set back.
         self.losses: list[tuple[int, int]] = []
 
     def tick(self) -> int:
@@ -166,8 +155,11 @@ class Model:
     def dead(self, copy: Copy, event: int) -> Verdict:
         """What somebody who knew what happened until *event* has to say of a copy, but for the clock."""
         life = copy.life
-        if self.losses and any(at <= event and copy.created > wall for at, wall in self.losses):
-            return VAGUE
+        if self.losses:
+            begun = copy.passed[EVERYTHING]
+            for at, wall in self.losses:
+                if at <= event and (begun is None or begun < at) and copy.created > wall:
+                    return VAGUE
         if life.ended is not None and life.ended <= event:
             return "1: alive after its end"
         vague = life.vague or life.pending > 0

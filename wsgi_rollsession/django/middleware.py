@@ -16,7 +16,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.exception import response_for_exception
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.cache import patch_cache_control
 
 from .. import ConfigurationError, RollSessionError, SessionConflict, StoreUnavailable
 from ..cookies import SetCookie
@@ -129,15 +128,20 @@ class SessionMiddleware(DjangoSessionMiddleware):
             return response_for_exception(request, raised)
 
     def _send(self, request: HttpRequest, store: SessionStore, response: HttpResponseBase) -> None:
-        given = list(response.items())
-        status = f"{response.status_code} {response.reason_phrase}"
-        headers, cookies = sessions().commit_parts(store.rollsession, status, given, request.META)
+        session = store.rollsession
+        headers, cookies = sessions().commit_parts(
+            session, str(response.status_code), list(response.items()), request.META
+        )
+        if not cookies and not session.loaded:
+            return
         for name, value in headers:
             if response.headers.get(name) != value:
                 response.headers[name] = value
         if not cookies:
             return
-        patch_cache_control(response, private=True)  # Django's own cache looks for it
+        cache_control = response.headers["Cache-Control"]
+        if "private" not in cache_control:  # what Django's own cache looks for
+            response.headers["Cache-Control"] = f"{cache_control}, private"
         if store.is_transient():
             cookies = [each if _outlives(each) else each._replace(max_age=None) for each in cookies]
         if self._engine is not None:

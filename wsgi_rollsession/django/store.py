@@ -13,6 +13,8 @@ from django.contrib.auth.signals import user_logged_in
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
+from django.utils.functional import cached_property
+from django.utils.module_loading import import_string
 
 from .. import Session, SessionConflict
 from .configuration import identity_tag, sessions
@@ -31,13 +33,20 @@ class SessionStore(SessionBase):
     """
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
+        # Not by Django's own, which imports a serializer for each request.
+        self._session_key = None
+        self.accessed = self.modified = False
         #: The session of the core, for what Django has no name for: ``id``, ``authenticated_at``, ``expires``,
         #: ``ended``, ``check()``, ``regenerate(tags=…)``, ``revoke_others()``.
         self.rollsession = session
         self._looked = False  # whether anybody has looked at the data
         self._cycled = False  # ``cycle_key()`` was called, by the user who is logged in
         self._held: tuple[object, object] = (None, None)  # identity and expiry, as loaded or last saved
+
+    @cached_property
+    def serializer(self) -> Any:
+        """For ``encode()`` and ``decode()``, which nothing here uses."""
+        return import_string(settings.SESSION_SERIALIZER)
 
     # The data
 
@@ -47,7 +56,7 @@ class SessionStore(SessionBase):
             self._hold()
             self._looked = True
             session = self.rollsession
-            if EXPIRY in session and self.is_anonymous() and not session.committed and self._is_over():
+            if self._held[1] is not None and self.is_anonymous() and not session.committed and self._is_over():
                 session.forget()
                 self._hold()
         return self.rollsession
@@ -189,17 +198,18 @@ class SessionStore(SessionBase):
             return
         if PLACEHOLDER in session and len(session) > 1:
             del session[PLACEHOLDER]
-        if self.is_anonymous():
-            if session.changed and self._is_over():
-                session.forget()
+        identity, expiry = found = self._watched()
+        if found == self._held and not self._cycled:  # as for most requests
             return
-        if not (self._cycled or session.changed):
+        if self.is_anonymous():
+            if self._is_over():
+                session.forget()
             return
         if self._is_over():
             session.invalidate()
             self._reset()
             return
-        is_login, expiry = self.identity != self._held[0], session.get(EXPIRY)
+        is_login = identity != self._held[0]
         asked = self._lifetime(expiry) if is_login or expiry != self._held[1] else {}
         if is_login and asked == {"persistent": True}:
             asked = {}
@@ -209,8 +219,9 @@ class SessionStore(SessionBase):
 
     def revert(self) -> None:
         """Go back to what was loaded, or last saved: the response is an error."""
-        if self._looked and not self.rollsession.committed:
-            self.rollsession.revert()
+        session = self.rollsession
+        if session.loaded and not session.committed:
+            session.revert()
             self._cycled = False
 
     def is_transient(self) -> bool:
@@ -255,8 +266,16 @@ class SessionStore(SessionBase):
 
     def _hold(self) -> None:
         """What was loaded, or saved just now, is what changes are compared with."""
-        key = sessions().settings.identity_key
-        self._held = (self.rollsession.get(key) if key else None, self.rollsession.get(EXPIRY))
+        self._held = self._watched()
+
+    def _watched(self) -> tuple[object, object]:
+        """The identity, and the expiry that was asked for."""
+        key, session = sessions().settings.identity_key, self.rollsession
+        # ``in``, for most sessions have no expiry, and many have no user: that is cheaper than a KeyError.
+        return (
+            session[key] if key is not None and key in session else None,
+            session[EXPIRY] if EXPIRY in session else None,
+        )
 
     def _is_same_login(self) -> bool:
         """Whether somebody is logged in, and was when the session was loaded."""
