@@ -20,7 +20,7 @@ TABLE = """
     NEW      NOTHING  BEGIN    LOGIN      -         -         -           LOGOUT
     HELD     ROLL     WRITE    LOGIN      LOGIN     RENEW     LOGOUT      LOGOUT
     SEALED   SEND     WRITE    LOGIN      LOGIN     RENEW     LOGOUT      LOGOUT
-    LOST     NOTHING  DROP     LOGIN      CONFLICT  CONFLICT  LOGOUT      LOGOUT
+    LOST     NOTHING  DROP     LOGIN      CONFLICT  DROP      LOGOUT      LOGOUT
 """
 # What is done where the store does not answer. Behind a slash: for a session that was not begun under ``open``.
 OUTAGES = """

@@ -186,7 +186,8 @@ class Exchange:
             return Change.CLEARED if self.regeneration is None and after is None else Change.LOGGED_IN
         if after is None and (before is not None or (self.leaves and self.is_somebody())):
             return Change.LOGGED_OUT
-        if self.regeneration is not None:
+        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
+        if self.regeneration is not None and not (self.leaves and after is None and self.regeneration.tags is None):
             if not self.is_somebody():
                 return Change.LOGGED_IN
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .caching import Headers
-from .errors import StoreUnavailable
+from .errors import ConfigurationError, StoreUnavailable
 from .session import Session
 from .sessions import ROLL, SESSION, Sessions
 from .settings import Options
@@ -36,12 +36,18 @@ class RollSession:
         self.sessions = sessions = Sessions(**options)
         self._application = application
         self._closed = sessions.settings.outage is Outage.CLOSED
+        self._unshared = not sessions.revocations.shared
         self._is_inner = False
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         sessions = self.sessions
         if SESSION in environ and not sessions.owns(environ[SESSION]):
             return self._nested(environ, start_response)
+        if self._unshared and environ.get("wsgi.multiprocess"):
+            raise ConfigurationError(
+                "revocations: requires a store that all processes share, such as sqlite:///revocations.db,"
+                " received one that only this process sees; a logout would not reach the others"
+            )
         session = sessions.begin(environ)
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Any:

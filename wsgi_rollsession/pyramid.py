@@ -191,6 +191,7 @@ class _Adapter:
     def __init__(self, sessions: Sessions | None, *, on_exception: bool) -> None:
         self._sessions = sessions
         self._on_exception = on_exception
+        self._unshared = sessions is not None and not sessions.revocations.shared
         self._closed = sessions is not None and sessions.settings.outage.value == "closed"
         self._clock = time.time if sessions is None else sessions.settings.clock
 
@@ -227,6 +228,12 @@ class _Adapter:
                 " session of its request if it is made by request.copy()"
             )
         else:
+            if self._unshared and environ.get("wsgi.multiprocess"):
+                raise ConfigurationError(
+                    "rollsession.revocations: requires a store that all processes share, such as"
+                    " sqlite:////var/lib/shop/revocations.db, received one that only this process sees;"
+                    " a logout would not reach the others"
+                )
             session = sessions.begin(environ)  # of an attempt that failed, it sends what had been done
             commit = sessions.commit
         now = environ[PYRAMID_SESSION] = _Pass(PyramidSession(session, self._clock))
@@ -258,7 +265,7 @@ class _Commit:
         self._polite = _POLITE
 
     def __call__(self, request: Any, response: Any) -> None:
-        if request.response_callbacks and self._polite:
+        if self._polite and any(each is not self for each in request.response_callbacks):
             self._polite -= 1
             request.add_response_callback(self)
             return

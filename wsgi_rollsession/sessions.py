@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from . import caching, response
 from .caching import Headers
 from .cookies import Sent, SetCookie
-from .errors import ConfigurationError
 from .exchange import Exchange
 from .moving import Moving, deletion
 from .presented import Site
@@ -65,7 +64,6 @@ class Sessions:
         )
         self._site = Site(settings, self.revocations)
         self._moving = Moving(self._site) if settings.moving_in else None
-        self._unshared = not self.revocations.shared
         if not settings.secure:
             log.warning("insecure_http: session cookies go over plain http; use this for development only")
         if settings.outage.value == "open":
@@ -80,15 +78,7 @@ class Sessions:
 
         A request whose environ has passed here before is run again: what its first pass has done, by ``save()`` or in
         a response that was discarded, is still done, and is sent with this one.
-
-        Raises:
-            ConfigurationError: the server has several processes, and the revocation set is one that they do not share.
         """
-        if self._unshared and environ.get("wsgi.multiprocess"):
-            raise ConfigurationError(
-                "revocations: requires a store that all processes share, such as sqlite:///revocations.db,"
-                " received one that only this process sees; a logout would not reach the others"
-            )
         header = environ.get("HTTP_COOKIE", "")
         carried: Sequence[Sent] = ()
         if SESSION in environ and self.owns(environ[SESSION]):

@@ -87,11 +87,13 @@ def renewed(
     if what is not None:
         if what.tags is not None:  # authenticated again: lengths that are given replace those it had
             length = NEVER if record.ends == NEVER else record.ends - authenticated
-            authenticated, ends = what.at, NEVER
+            authenticated = what.at
             idle = settings.idle_s if what.idle_s is not None else idle
-            if what.absolute_s is None:
-                ends = _after(authenticated, min(length, settings.absolute_ms))
-        ends = min(ends, _after(authenticated, _shorter(settings.absolute_ms, _ms(what.absolute_s))))
+            ends = _after(
+                authenticated,
+                settings.absolute_ms if what.absolute_s is not None else min(length, settings.absolute_ms),
+            )
+        ends = min(ends, _after(authenticated, _shorter(NEVER, _ms(what.absolute_s))))
         idle = _shorter(idle, what.idle_s)
         if what.persistent is not None:
             flags = flags & ~TRANSIENT | (0 if what.persistent else TRANSIENT)

@@ -41,7 +41,7 @@ def tag_key(tag: str) -> bytes:
 
 
 #: The fence key that applies to every session. A store always holds it: it is written when the store is
-#: first found empty, so that its absence shows that the store has lost its data (DESIGN: amnesia, genesis).
+#: first found empty, so that its absence shows that the store has lost its data.
 EVERYTHING = sha256(_LABEL + b"everything").digest()[:16]
 
 

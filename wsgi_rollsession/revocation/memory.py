@@ -86,7 +86,7 @@ class MemoryRevocations:
 
     def lookup_now(self, keys: Sequence[bytes]) -> Sequence[int]:
         self._steady()  # which knows of the wall clock what it has seen: sessions begin with this question
-        return self.lookup(keys)
+        return MemoryRevocations.lookup(self, keys)
 
     def last_known(self, keys: Sequence[bytes]) -> Sequence[int]:
         return self._local.numbers(keys)
