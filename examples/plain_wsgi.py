@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
@@ -28,8 +29,9 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     """The cart, its forms, and what they do."""
     session, path = environ["wsgi_rollsession.session"], environ["PATH_INFO"]
     if environ["REQUEST_METHOD"] == "GET" and path == "/":
+        body = page(session).encode()  # before the response starts, for it changes the session
         start_response("200 OK", [("Content-Type", "text/html; charset=utf-8")])
-        return [page(session).encode()]
+        return [body]
     if environ["REQUEST_METHOD"] != "POST" or path not in ACTIONS:
         start_response("404 Not Found", [("Content-Type", "text/plain")])
         return [b"There is nothing here.\n"]
@@ -103,7 +105,7 @@ wrapped = RollSession(
     application,
     # Of a site, both are in its configuration: another key at each start logs everybody out.
     keys=os.environ.get("ROLLSESSION_KEYS") or generate_key(),
-    revocations=os.environ.get("ROLLSESSION_REVOCATIONS") or "memory://",
+    revocations=os.environ.get("ROLLSESSION_REVOCATIONS") or f"sqlite:///{tempfile.mkdtemp()}/revocations.db",
     identity_key="user_id",
     insecure_http=True,  # wsgiref has no TLS; a site leaves this out
 )
