@@ -281,7 +281,7 @@ def test_csrf_protection(make: Callable[..., Browser]) -> None:
     browser = make(set_up=lambda config: config.set_default_csrf_options(require_csrf=True, check_origin=False))
     token = browser.do(get_csrf_token)
     assert browser.call(untouched, REQUEST_METHOD="POST", HTTP_X_CSRF_TOKEN=token).status == "200 OK"
-    assert browser.call(untouched, REQUEST_METHOD="POST", HTTP_X_CSRF_TOKEN="another").status == "400 Bad Request"
+    assert browser.call(untouched, REQUEST_METHOD="POST", HTTP_X_CSRF_TOKEN="another").status.startswith("400")
 
 
 # Logging in and out as Pyramid does it
