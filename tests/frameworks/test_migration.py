@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flask
+import flask_login
 import pytest
 from beaker.middleware import SessionMiddleware
 from beaker.session import CookieSession
 from django.core import signing
+from pyramid.config import Configurator
+from pyramid.csrf import get_csrf_token
+from pyramid.security import forget, remember
 from pyramid.session import SignedCookieSessionFactory
 from pyramid.testing import DummyRequest
 from webob import Response
 
 import wsgi_rollsession.migration as migration
 from wsgi_rollsession import ConfigurationError, Ended, RollSession, Session, SessionTooLarge, StoreUnavailable
+from wsgi_rollsession.flask import RollSessions
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.migration import BeakerCookie, DjangoCookie, FlaskCookie, PyramidCookie
 from wsgi_rollsession.moving import OldCookies
@@ -30,6 +35,7 @@ from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.testing import fresh_revocations
 
 from ..browser import KEY, Answer, Browser, Clock, Fragile, get, put, untouched
+from . import test_pyramid as test_pyramid_module
 
 SECRET = "the secret of the old system, and long enough for all of them"
 HOUR, DAY = 3600, 86400
@@ -757,6 +763,81 @@ def test_by_another_clock(clock: Clock, system: System) -> None:
     browser = moved(clock, system)
     session = browser.application.sessions.by_clock(clock).begin_header(browser.header())  # type: ignore[attr-defined]
     assert who(session) == "alice"
+
+
+# Through the adapters
+
+
+def test_flask_login(clock: Clock) -> None:
+    """Who is logged in with Flask-Login and Flask's own sessions stays so, and has what Flask's tags carry."""
+
+    def application(*, adapted: bool) -> flask.Flask:
+        app = flask.Flask("shop")
+        app.secret_key = SECRET
+        if adapted:
+            app.config.update(ROLLSESSION_KEYS=KEY, ROLLSESSION_CLOCK=clock, ROLLSESSION_ABSOLUTE_TIMEOUT="31d")
+            app.config.update(ROLLSESSION_REVOCATIONS=fresh_revocations(clock))
+            app.config.update(ROLLSESSION_MOVING_IN=[FlaskCookie(SECRET, switched_by=SWITCHED_BY)])
+            RollSessions(app)
+        flask_login.LoginManager(app).user_loader(lambda name: User(name))
+
+        @app.route("/")
+        def index() -> str:
+            do = flask.request.environ["test.handler"]
+            flask.request.environ["test.holder"]["result"] = do()
+            return "ok"
+
+        return app
+
+    class User(flask_login.UserMixin):  # type: ignore[misc]  # Flask-Login has no types
+        def __init__(self, name: str) -> None:
+            self.id = name
+
+    def login() -> None:
+        flask_login.login_user(User("alice"))
+        flask.session["pair"] = (1, datetime(2026, 1, 1, tzinfo=timezone.utc))
+
+    def seen() -> Any:
+        return flask_login.current_user.get_id(), flask.session.get("pair")
+
+    test: dict[str, Any] = {"test.handler": login, "test.holder": {}}
+    answer = application(adapted=False).test_client().get("/", environ_overrides=test)
+    browser: Any = Browser(application(adapted=True), clock)
+    with_cookie(browser, FlaskCookie(SECRET, switched_by=SWITCHED_BY), _value(answer.headers["Set-Cookie"]))
+    thief = browser.copied()
+    assert browser.do(seen) == ("alice", (1, datetime(2026, 1, 1, tzinfo=timezone.utc)))
+    assert browser.do(seen)[0] == "alice" and thief.do(seen) == (None, None)
+    browser.do(flask_login.logout_user)
+    assert browser.do(seen)[0] is None and old_ones(browser) == set()
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_pyramid(clock: Clock, around: bool) -> None:
+    """Who is logged in with Pyramid's own sessions stays so, with his token and his messages, until ``forget()``."""
+
+    def policy_and_view(config: Any) -> None:
+        config.set_security_policy(test_pyramid_module.Policy())
+        config.add_view(test_pyramid_module.view)
+
+    old = Configurator(session_factory=SignedCookieSessionFactory(SECRET))
+    policy_and_view(old)
+    before: Any = Browser(old.make_wsgi_app(), clock)
+
+    def login(request: Any) -> None:
+        remember(request, "alice")
+        request.session.flash("hello")
+        get_csrf_token(request)
+
+    value = _value(before.call(login).set_cookies[0])
+    cookie = PyramidCookie(SECRET, switched_by=SWITCHED_BY)
+    after: Any = Browser(test_pyramid_module.site(clock, around=around, moving_in=[cookie]), clock)
+    with_cookie(after, cookie, value)
+    thief = after.copied()
+    user = lambda request: request.authenticated_userid  # noqa: E731
+    assert after.do(user) == "alice" and thief.do(user) is None
+    assert after.do(lambda request: (request.session.pop_flash(), "_csrft_" in request.session)) == (["hello"], True)
+    after.do(lambda request: forget(request))
+    assert after.do(user) is None and old_ones(after) == set()
 
 
 # Configuration
