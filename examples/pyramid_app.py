@@ -23,6 +23,7 @@ from pyramid.security import forget, remember
 from waitress import serve
 
 from wsgi_rollsession import StoreUnavailable, generate_key
+from wsgi_rollsession.pyramid import sessions
 
 PASSWORDS = {"alice": "wonderland", "bob": "builder"}
 LOGIN = '<input name="name" placeholder="alice"> <input name="password" type="password"> <button>Log in</button>'
@@ -104,7 +105,7 @@ def logout_everywhere(request: Any) -> Any:
     """On every device."""
     user = request.authenticated_userid
     if user is not None:
-        request.rollsessions.revoke(f"user:{user}")
+        sessions(request).revoke(f"user:{user}")
     request.session.invalidate()  # this session has ended with the others, and takes no message: begin another
     request.session.flash("Goodbye, everywhere.")
     return HTTPSeeOther("/")

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-from pyramid.events import ApplicationCreated, NewRequest
-from pyramid.interfaces import ISecurityPolicy, ISession
+from pyramid.interfaces import PHASE3_CONFIG, ISecurityPolicy, ISession
 from pyramid.response import Response
 from pyramid.settings import asbool
+from pyramid.tweens import EXCVIEW
 from zope.interface import classImplements
 
 from .errors import ConfigurationError, RollSessionError, StoreUnavailable
@@ -23,7 +23,7 @@ from .paste import with_keys
 from .session import Session
 from .sessions import SESSION, Sessions
 
-__all__ = ["PyramidSession", "includeme"]
+__all__ = ["PyramidSession", "includeme", "sessions"]
 
 log = logging.getLogger("wsgi_rollsession")
 
@@ -53,16 +53,42 @@ def includeme(config: Any) -> None:
     settings = config.get_settings() or {}
     options = {name[len(PREFIX) :]: value for name, value in settings.items() if name.startswith(PREFIX)}
     on_exception = asbool(options.pop("set_on_exception", True))
-    sessions: Sessions | None = options.pop("sessions", None)
-    if sessions is None and options:
-        sessions = Sessions(**with_keys({"identity_key": IDENTITY_KEY, **options}))
-    adapter = _Adapter(sessions, on_exception=on_exception)
+    made: Sessions | None = options.pop("sessions", None)
+    if made is None and options:
+        made = Sessions(**with_keys({"identity_key": IDENTITY_KEY, **options}))
+    adapter = _Adapter(made, on_exception=on_exception)
     config.set_session_factory(adapter.session)
-    config.add_subscriber(adapter.arrived, NewRequest)
-    config.add_subscriber(_follow_forget, ApplicationCreated)
-    config.add_request_method(lambda request: adapter.sessions, "rollsessions", property=True)
-    if sessions is not None and sessions.settings.outage.value == "closed":
+    # And no subscriber: one would have the router send all of its events, in every request.
+    config.registry[PYRAMID_SESSION] = adapter
+    config.add_tween(f"{__name__}.tween_factory", under=EXCVIEW)  # which sees what the tween raises
+    config.action(None, _follow_forget, (config.registry,), order=PHASE3_CONFIG + 1)
+    if made is not None and made.settings.outage.value == "closed":
         config.add_exception_view(_unavailable, context=StoreUnavailable)
+
+
+def sessions(of: Any) -> Sessions:
+    """The ``Sessions`` of an application: for ``sessions(request).revoke("user:42")``.
+
+    Args:
+        of: a request, or the application's registry.
+
+    Raises:
+        ConfigurationError: they are those of a filter around the application.
+    """
+    adapter: _Adapter = getattr(of, "registry", of)[PYRAMID_SESSION]
+    return adapter.sessions
+
+
+def tween_factory(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any], Any]:
+    """For ``pyramid.tweens``: has each request begin with its session, so that it is extended if nobody looks at it."""
+    _follow_forget(registry)  # also if its policy was set after a ``config.commit()``
+    arrived = registry[PYRAMID_SESSION].arrived
+
+    def tween(request: Any) -> Any:
+        arrived(request)
+        return handler(request)
+
+    return tween
 
 
 class PyramidSession(MutableMapping[str, Any]):
@@ -70,18 +96,20 @@ class PyramidSession(MutableMapping[str, Any]):
     ``regenerate()``, ``revoke_others()``, ``save()``, ``id``, ``tags``, ``expires`` and ``ended``.
     """
 
-    __slots__ = ("_clock", "rollsession")
+    __slots__ = ("rollsession",)
 
-    def __init__(self, session: Session, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, session: Session) -> None:
         #: The session itself.
-        self.rollsession: Session
-        object.__setattr__(self, "rollsession", session)
-        object.__setattr__(self, "_clock", clock)
+        self.rollsession = session
 
     # The mapping
 
     def __getitem__(self, key: str) -> Any:
         return self.rollsession[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """What is stored under *key*, else *default*."""
+        return self.rollsession.get(key, default)
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.rollsession[key] = value
@@ -114,16 +142,13 @@ class PyramidSession(MutableMapping[str, Any]):
             raise AttributeError(name)
         return getattr(self.rollsession, name)
 
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a session keeps no attributes: session[{name!r}] = …")
-
     # ISession
 
     @property
     def created(self) -> int:
         """When it began, or now, in Unix seconds."""
         created = self.rollsession.created
-        return int(self._clock() if created is None else created.timestamp())
+        return int(time.time() if created is None else created.timestamp())
 
     @property
     def new(self) -> bool:
@@ -167,20 +192,6 @@ class PyramidSession(MutableMapping[str, Any]):
 classImplements(PyramidSession, ISession)
 
 
-class _Pass:
-    """What the environ holds while a request is served: a subrequest with a copy of the environ finds it too."""
-
-    __slots__ = ("is_over", "session")
-
-    def __init__(self, session: PyramidSession) -> None:
-        self.session = session
-        self.is_over = False
-
-    def end(self, request: Any) -> None:
-        """Called by Pyramid at the very end."""
-        self.is_over = True
-
-
 class _Adapter:
     """What Pyramid calls.
 
@@ -193,30 +204,31 @@ class _Adapter:
         self._on_exception = on_exception
         self._unshared = sessions is not None and not sessions.revocations.shared
         self._closed = sessions is not None and sessions.settings.outage.value == "closed"
-        self._clock = time.time if sessions is None else sessions.settings.clock
 
     @property
     def sessions(self) -> Sessions:
-        """``request.rollsessions``."""
+        """Those that are configured here."""
         if self._sessions is None:
-            raise ConfigurationError("rollsession.keys: required for request.rollsessions; else use that of the filter")
+            raise ConfigurationError("rollsession.keys: required for these sessions; else ask the filter for its own")
         return self._sessions
 
-    def arrived(self, event: Any) -> None:
-        """A request has arrived, or a subrequest: even if nobody looks at its session, that may have to be extended."""
-        request = event.request
+    def arrived(self, request: Any) -> None:
+        """A request has arrived: even if nobody looks at its session, that may have to be extended."""
         if self._sessions is None and SESSION not in request.environ:
-            return  # such as a subrequest with an environ of its own: it is told if it asks
-        session = self.session(request).rollsession
+            return  # whoever looks at it is told
+        session = self._served(request).session
         if self._closed and session.presented:
             bool(session)  # loads it, which asks
 
     def session(self, request: Any) -> PyramidSession:
         """The session factory: that of *request*, or of the request whose subrequest it is."""
+        return PyramidSession(self._served(request).session)
+
+    def _served(self, request: Any) -> _Served:
         environ = request.environ
-        earlier: _Pass | None = environ.get(PYRAMID_SESSION)
+        earlier: _Served | None = environ.get(PYRAMID_SESSION)
         if earlier is not None and not earlier.is_over:
-            return earlier.session
+            return earlier
         session, sessions = environ.get(SESSION), self._sessions
         commit = None
         if session is not None and (sessions is None or not sessions.owns(session)):  # the filter's
@@ -236,10 +248,57 @@ class _Adapter:
                 )
             session = sessions.begin(environ)  # of an attempt that failed, it sends what had been done
             commit = sessions.commit
-        now = environ[PYRAMID_SESSION] = _Pass(PyramidSession(session, self._clock))
-        request.add_response_callback(_Commit(session, commit, on_exception=self._on_exception))
-        request.add_finished_callback(now.end)
-        return now.session
+        served = environ[PYRAMID_SESSION] = _Served(session, commit, on_exception=self._on_exception)
+        request.add_response_callback(served)
+        request.add_finished_callback(served.end)
+        return served
+
+
+class _Served:
+    """What the environ holds while a request is served: a subrequest with a copy of the environ finds it too.
+
+    It is the response callback that sends the session, and lets all others go first.
+
+    Args:
+        commit: ``Sessions.commit``; None: a filter around the application does it.
+    """
+
+    __slots__ = ("_commit", "_on_exception", "_polite", "is_over", "session")
+
+    def __init__(self, session: Session, commit: Callable[..., Any] | None, *, on_exception: bool) -> None:
+        self.session = session
+        self.is_over = False
+        self._commit = commit
+        self._on_exception = on_exception
+        self._polite = _POLITE
+
+    def end(self, request: Any) -> None:
+        """Called by Pyramid at the very end."""
+        self.is_over = True
+
+    def __call__(self, request: Any, response: Any) -> None:
+        callbacks = request.response_callbacks
+        if callbacks and self._polite and any(each is not self for each in callbacks):
+            self._polite -= 1
+            request.add_response_callback(self)
+            return
+        session, error = self.session, getattr(request, "exception", None)
+        if error is not None and session.loaded and not session.committed:
+            is_kept = self._on_exception and not _is_retried(request, error)
+            if not is_kept:
+                session.revert()
+        if self._commit is None:
+            return
+        held = response.headerlist
+        try:
+            headers = self._commit(session, _status(request, response), held, request.environ)
+        except RollSessionError:
+            # Exception views see what views raise, and this is raised later. Without one for it, it goes on.
+            _replace(request, response, request.invoke_exception_view(reraise=True))
+            held = None
+            headers = self._commit(session, response.status, response.headerlist, request.environ)
+        if headers is not held:
+            response.headerlist = headers
 
 
 def _is_retried(request: Any, error: BaseException) -> bool:
@@ -251,46 +310,11 @@ def _is_retried(request: Any, error: BaseException) -> bool:
     return bool(is_error_retryable(request, error))
 
 
-class _Commit:
-    """A response callback, that lets all others go first.
-
-    Args:
-        commit: ``Sessions.commit``; None: a filter around the application does it.
-    """
-
-    def __init__(self, session: Session, commit: Callable[..., Any] | None, *, on_exception: bool) -> None:
-        self._session = session
-        self._commit = commit
-        self._on_exception = on_exception
-        self._polite = _POLITE
-
-    def __call__(self, request: Any, response: Any) -> None:
-        if self._polite and any(each is not self for each in request.response_callbacks):
-            self._polite -= 1
-            request.add_response_callback(self)
-            return
-        session, error = self._session, getattr(request, "exception", None)
-        if error is not None and session.loaded and not session.committed:
-            is_kept = self._on_exception and not _is_retried(request, error)
-            if not is_kept:
-                session.revert()
-        if self._commit is None:
-            return
-        try:
-            headers = self._headers(request, response)
-        except RollSessionError:
-            # Exception views see what views raise, and this is raised later. Without one for it, it goes on.
-            _replace(request, response, request.invoke_exception_view(reraise=True))
-            headers = self._headers(request, response)
-        if headers is not response.headerlist:
-            response.headerlist = headers
-
-    def _headers(self, request: Any, response: Any) -> Any:
-        assert self._commit is not None
-        status = response.status
-        if getattr(response, "conditional_response", False) and (request.if_none_match or request.if_modified_since):
-            status = "304 Not Modified"  # it may become one, and then must not carry a lease
-        return self._commit(self._session, status, response.headerlist, request.environ)
+def _status(request: Any, response: Any) -> Any:
+    """The response's status; that of the response that it may become when it is sent, which must carry no lease."""
+    if getattr(response, "conditional_response", False) and (request.if_none_match or request.if_modified_since):
+        return "304 Not Modified"
+    return response.status
 
 
 def _replace(request: Any, response: Any, other: Any) -> None:
@@ -307,28 +331,33 @@ def _replace(request: Any, response: Any, other: Any) -> None:
     response.headerlist = list(other.headerlist)
 
 
-def _follow_forget(event: Any) -> None:
+def _follow_forget(registry: Any) -> None:
     """Have ``forget()`` log out also where it finds nobody: a newer session may be on its way to the browser."""
-    policy = event.app.registry.queryUtility(ISecurityPolicy)
-    if policy is None:
+    policy = registry.queryUtility(ISecurityPolicy)
+    if policy is None or isinstance(policy.forget, _Forget):
         return
-    forget = policy.forget
-
-    def forget_all(request: Any, **kw: Any) -> Any:
-        headers = forget(request, **kw)
-        session = request.session
-        if isinstance(session, PyramidSession) and session.identity_key is not None:
-            session.pop(session.identity_key, None)
-        return headers
-
     try:
-        policy.forget = forget_all
+        policy.forget = _Forget(policy.forget)
     except AttributeError:
         log.warning(
             "forget() of the security policy cannot be replaced: a logout by it does not end what is on its way to the"
             " browser; have it call request.session.pop(%r, None)",
             IDENTITY_KEY,
         )
+
+
+class _Forget:
+    """A security policy's ``forget``, and then the session's."""
+
+    def __init__(self, forget: Callable[..., Any]) -> None:
+        self._forget = forget
+
+    def __call__(self, request: Any, **kw: Any) -> Any:
+        headers = self._forget(request, **kw)
+        session = request.session
+        if isinstance(session, PyramidSession) and session.identity_key is not None:
+            session.pop(session.identity_key, None)
+        return headers
 
 
 def _unavailable(error: StoreUnavailable, request: Any) -> Response:

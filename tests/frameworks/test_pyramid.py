@@ -104,9 +104,7 @@ def site(
 
 def sessions_of(router: Any) -> Sessions:
     """The ``Sessions`` of a Pyramid application."""
-    with router.request_context(Request.blank("/").environ) as request:
-        found: Sessions = request.rollsessions
-    return found
+    return adapter.sessions(router.registry)
 
 
 @pytest.fixture
@@ -407,13 +405,13 @@ def test_revoke(make: Callable[..., Browser], end: Callable[[Any], None]) -> Non
 
 
 def test_sessions_in_a_view(clock: Clock) -> None:
-    """``request.rollsessions`` revokes; with the filter alone it says that it is the filter's."""
+    """``sessions(request)`` revokes; with the filter alone it says that it is the filter's."""
     browser = Browser(site(clock), clock)
     browser.do(login("alice"))
-    browser.do(lambda request: request.rollsessions.revoke("user:alice"))
+    browser.do(lambda request: adapter.sessions(request).revoke("user:alice"))
     assert browser.do(who) is None
     with pytest.raises(ConfigurationError, match="filter"):
-        Browser(site(clock, around=True), clock).do(lambda request: request.rollsessions)
+        Browser(site(clock, around=True), clock).do(lambda request: adapter.sessions(request))
 
 
 # When the response starts
