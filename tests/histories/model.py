@@ -52,6 +52,7 @@ class Life:
         "pending",
         "renewed",
         "turn",
+        "untold",
         "user",
         "vague",
     )
@@ -69,6 +70,7 @@ class Life:
         self.browser: Any = None
         # Which browser logged in, how often it had been told its slot when it asked, and how often when it was answered
         self.turn = self.late = 0
+        self.untold = False  # nobody told it any more
 
     def __repr__(self) -> str:
         return f"{'login' if self.is_login else 'session'} {self.number} of {self.user}"
