@@ -41,7 +41,21 @@ class Setup(NamedTuple):
 class Life:
     """A login from its beginning to its end, or an anonymous session."""
 
-    __slots__ = ("browser", "ended", "failed", "floors", "is_login", "late", "number", "pending", "renewed", "turn", "user", "vague")
+    __slots__ = (
+        "browser",
+        "ended",
+        "failed",
+        "floors",
+        "is_login",
+        "late",
+        "number",
+        "pending",
+        "renewed",
+        "turn",
+        "untold",
+        "user",
+        "vague",
+    )
 
     def __init__(self, number: int, user: str | None, is_login: bool) -> None:
         self.number, self.user, self.is_login = number, user, is_login
@@ -56,6 +70,7 @@ class Life:
         self.browser: Any = None
         # Which browser logged in, how often it had been told its slot when it asked, and how often when it was answered
         self.turn = self.late = 0
+        self.untold = False  # nobody told it any more
 
     def __repr__(self) -> str:
         return f"{'login' if self.is_login else 'session'} {self.number} of {self.user}"
