@@ -62,7 +62,7 @@ def _begin_epoch(
     if not site.store.compare_and_raise(limits, raises):
         ended = exchange.find_out(session)
         if ended is None:
-            raise SessionConflict("one of its new tags was revoked before its response")
+            raise SessionConflict("another request was first, or one of the new tags was revoked before the response")
         exchange.conflict(ended)
     if session.expired(exchange.now()):
         exchange.conflict(Ended.IDLE)
