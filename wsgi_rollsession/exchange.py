@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import urandom
 from threading import Lock
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import policy, successor, token
 from .arrival import Arrival
@@ -19,6 +19,9 @@ from .seal import LIMIT, seal_session
 from .standing import Ask, Change, Standing, Without, may_go_on
 from .successor import Regeneration, is_another_user
 from .token import FAIL_OPEN, TRANSIENT, Record
+
+if TYPE_CHECKING:
+    from .moving import Move
 
 
 class Exchange:
@@ -49,6 +52,8 @@ class Exchange:
     _id: bytes | None = None  # of the session that begins then
     _arrival: Arrival | None = None
     _pair: int | None = None  # the pair of slots that it has taken
+    #: What it may move in with (``moving``).
+    move: Move | None = None
 
     def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
         self.site = site

@@ -65,7 +65,7 @@ def _begin_epoch(
     if not site.store.compare_and_raise(limits, raises):
         ended = exchange.find_out(session)
         if ended is None:
-            raise SessionConflict("one of its new tags was revoked before its response")
+            raise SessionConflict("another request was first, or one of the new tags was revoked before the response")
         exchange.conflict(ended)
     if session.expired(exchange.now()):
         exchange.conflict(Ended.IDLE)
@@ -111,10 +111,11 @@ def log_in(exchange: Exchange) -> None:
             record = successor.logged_in(site.settings, record.id, tags, what._replace(unasked=True), document.dump())
             sent, opened, done = exchange.seal(name, record, now, now), site.opened(now, record), True
         if not done:
-            ended = exchange.find_out(session) if session is not None else None
-            if session is None or ended is None:
+            if session is None:
                 raise SessionConflict("the login was revoked before its response")
-            return _log_in_without(exchange, session, ended)
+            # What another process is raising refuses already, and may not be found yet. If it was a tag of the new
+            # login that was revoked, that is refused again without the session.
+            return _log_in_without(exchange, session, exchange.find_out(session) or Ended.SUPERSEDED)
         exchange.logged_out(everyone)
         after = exchange.now()
         if session is not None and session.expired(after):

@@ -195,6 +195,11 @@ class Session(MutableMapping[str, Any]):
         return self._exchange.ended
 
     @property
+    def identity_key(self) -> str | None:
+        """The key that says who is logged in, as configured."""
+        return self._exchange.site.identity_key
+
+    @property
     def loaded(self) -> bool:
         """Whether anybody has looked at the session in this request."""
         return self._exchange.document is not None
