@@ -670,6 +670,7 @@ class Machine:
         if error is not None:
             self.after_error(request, error)
             self.ambiguous(request, tag)
+            request.blurred = request.blurred or any(each.raised for each in request.calls)
             return
         self.settled(request, "others", start, now, tag)
 
@@ -724,6 +725,10 @@ class Machine:
         """Its response starts."""
         request = self.requests.get(number)
         if request is None or request.busy or request.state != "begun":
+            return
+        if request.blurred:
+            self.close(request)
+            self.over(request)
             return
         visit, model, world = request.visit, self.model, self.world
         start, now, infos = model.event, world.clock.wall, self.logs.infos
@@ -1020,6 +1025,7 @@ class Machine:
             if revoked:
                 return
         self.counts["met: a write was dropped"] += 1
+        self.ambiguous(request)
         visit.standing = "lost"
 
     def _write(
@@ -1055,7 +1061,6 @@ class Machine:
         assert base is not None
         if sent is None and tag is None and request.state == "answered":  # it was dropped, as a write is
             self._dropped(request, visit, base, now)
-            self.ambiguous(request)
             return
         self.check(sent is not None, "8: a new epoch without a cookie")
         for moment in (now, until):
