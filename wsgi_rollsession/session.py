@@ -250,7 +250,7 @@ class Session(MutableMapping[str, Any]):
             SessionConflict: somebody was logged in, and that session has ended since it was loaded, or (``versioned``)
                 another request wrote it: its data must not live on. ``invalidate()`` forgets them, and then this works.
             StoreUnavailable: somebody is logged in, and the store cannot be asked.
-            ValueError: a duration is none; or there are more than 32 tags.
+            ValueError: what should be a duration is not one; or there are more than 32 tags.
             SessionCommitted
         """
         idle_s = None if idle_timeout is None else seconds("idle_timeout", idle_timeout, smallest=1)
