@@ -182,12 +182,14 @@ class Exchange:
         if self._identity is None and self.regeneration is None and not self.is_cleared and not self.leaves:
             return Change.SAME if raw is self.document.raw else Change.WRITTEN  # as for most requests
         before, after = self.identities()
+        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
+        what = self.regeneration
+        begins = what is not None and not (self.leaves and after is None and what.tags is None)
         if self.is_cleared:
-            return Change.CLEARED if self.regeneration is None and after is None else Change.LOGGED_IN
+            return Change.LOGGED_IN if begins or after is not None else Change.CLEARED
         if after is None and (before is not None or (self.leaves and self.is_somebody())):
             return Change.LOGGED_OUT
-        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
-        if self.regeneration is not None and not (self.leaves and after is None and self.regeneration.tags is None):
+        if begins:
             if not self.is_somebody():
                 return Change.LOGGED_IN
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED

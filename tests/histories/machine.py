@@ -524,6 +524,8 @@ class Machine:
         if act not in ("", "logout") and visit.leaves and fence:
             self._end_unseen(request)  # that was done first
             visit.leaves = False
+            if visit.regeneration is not None and visit.regeneration.tags is None:
+                visit.regeneration = None
         if self.excused(request, error) == "lost":
             visit.standing = "lost"
 
@@ -667,7 +669,8 @@ class Machine:
         error = self.perform(request, lambda session: session.revoke_others(tag), pause, tag)
         if error is not None:
             self.after_error(request, error)
-            self.ambiguous(request)
+            self.ambiguous(request, tag)
+            request.blurred = request.blurred or any(each.raised for each in request.calls)
             return
         self.settled(request, "others", start, now, tag)
 
@@ -723,6 +726,10 @@ class Machine:
         request = self.requests.get(number)
         if request is None or request.busy or request.state != "begun":
             return
+        if request.blurred:
+            self.close(request)
+            self.over(request)
+            return
         visit, model, world = request.visit, self.model, self.world
         start, now, infos = model.event, world.clock.wall, self.logs.infos
         headers = [("Cache-Control", "public, max-age=60")] if kind == "storable" else []
@@ -775,10 +782,11 @@ class Machine:
         if not request.blurred:
             self.counts["met: an error page"] += 1
 
-    def ambiguous(self, request: Request) -> None:
-        """Something failed after the store had confirmed: the process slept longer than the session lives."""
+    def ambiguous(self, request: Request, tag: str | None = None) -> None:
+        """Something failed after the store had confirmed: the process slept for too long."""
         if any(each.raised for each in request.calls):
-            for life in self.lives(request):
+            tagged = [each.copy.life for each in self.world.cookies.values() if tag in each.copy.tags]
+            for life in (*self.lives(request), *tagged):
                 life.vague = True
 
     def step_fail(self, number: int) -> None:
@@ -970,7 +978,9 @@ class Machine:
                 self.judge(request, base, now, event) is None
                 and self.judge(request, base, until, self.model.event) is None
             )
-            due = now - base.activity >= process.setup.renew_after_s * 1000
+            after = process.setup.renew_after_s * 1000
+            idle_s = min(base.idle_s, process.idle_s)
+            due = now - base.activity >= after * idle_s // process.idle_s
             if (
                 fine
                 and due
@@ -1015,6 +1025,7 @@ class Machine:
             if revoked:
                 return
         self.counts["met: a write was dropped"] += 1
+        self.ambiguous(request)
         visit.standing = "lost"
 
     def _write(
@@ -1050,7 +1061,6 @@ class Machine:
         assert base is not None
         if sent is None and tag is None and request.state == "answered":  # it was dropped, as a write is
             self._dropped(request, visit, base, now)
-            self.ambiguous(request)
             return
         self.check(sent is not None, "8: a new epoch without a cookie")
         for moment in (now, until):
@@ -1082,8 +1092,12 @@ class Machine:
         ends, activity, idle = min(copy.ends, copy.authenticated + process.absolute_ms), until, copy.idle_s
         if what is not None and tag is None:
             if what.tags is not None:
-                length = min(copy.ends - copy.authenticated, process.absolute_ms)
+                # Lengths that are given replace those that it had.
+                length = process.absolute_ms
+                if what.absolute_s is None:
+                    length = min(copy.ends - copy.authenticated, length)
                 ends = what.at + length
+                idle = idle if what.idle_s is None else process.idle_s
                 self.check(this.copy.authenticated == what.at, "4: the login time is wrong")
                 self.counts["met: authenticated again"] += 1
             else:

@@ -336,11 +336,14 @@ class Visit:
 
     def change(self) -> str:
         before, after = self.identities
+        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
+        what = self.regeneration
+        begins = what is not None and not (self.leaves and after is None and what.tags is None)
         if self.cleared:
-            return "logout" if self.regeneration is None and after is None else "login"
+            return "login" if begins or after is not None else "logout"
         if after is None and (before is not None or (self.leaves and self.is_somebody)):
             return "logout"
-        if self.regeneration is not None:
+        if begins:
             if not self.is_somebody:
                 return "login"
             return "renew" if self.is_renewed else "switch"
