@@ -124,7 +124,8 @@ class Exchange:
         self.load()
         if self.is_cleared or (self.regeneration is not None and not self.is_renewed()):
             return None
-        return self.session
+        before, after = self.identities()
+        return self.session if before == after else None
 
     @property
     def id(self) -> bytes:

@@ -197,7 +197,7 @@ def revoke_others(exchange: Exchange, tag: bytes) -> None:
     for _ in range(_ATTEMPTS):
         began = clock()
         _revoke_others(exchange, tag)
-        # What began since the number was made may be later than it says. It reaches two seconds ahead, for other clocks.
+        # What began since the number was made may be later than it says: it reaches two seconds ahead, for clocks.
         if clock() - began <= 1000:
             return
     raise StoreUnavailable("the revocation set is slow: sessions that began meanwhile may be alive")

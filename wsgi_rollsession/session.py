@@ -24,7 +24,7 @@ class Tags(frozenset[str | bytes]):
     __slots__ = ()
 
     def __contains__(self, tag: object) -> bool:
-        return super().__contains__(tag_key(tag) if isinstance(tag, str) else tag)
+        return super().__contains__(tag_key(tag) if isinstance(tag, str) and tag else tag)
 
 
 class Session(MutableMapping[str, Any]):
@@ -145,10 +145,11 @@ class Session(MutableMapping[str, Any]):
     @property
     def tags(self) -> Tags:
         """The tags of the last ``regenerate(tags=…)``, and that of the identity."""
-        current, asked = self._exchange.current, self._exchange.regeneration
+        exchange = self._exchange
+        current, asked = exchange.current, exchange.regeneration
         if asked is not None and asked.tags is not None:
-            return Tags(asked.tags)
-        return Tags(() if current is None else current.record.tags)
+            return Tags(exchange.with_identity(asked.tags))
+        return Tags(exchange.with_identity(() if current is None else current.record.tags))
 
     @property
     def created(self) -> datetime | None:
@@ -167,6 +168,8 @@ class Session(MutableMapping[str, Any]):
         current, asked = self._exchange.current, self._exchange.regeneration
         if asked is not None and (current is None or asked.tags is not None):
             return _utc(asked.at)
+        if current is None and self._exchange.ended is None:  # by the identity key: when the response starts
+            return _utc(self._exchange.now())
         return None if current is None or not current.is_login else _utc(current.record.authenticated)
 
     @property

@@ -1298,7 +1298,9 @@ class Machine:
         if life.browser.set_back >= min(turns, default=request.turn):
             return True  # a late answer has set the slot back, and so it is used again earlier
         # A cookie that arrived late lies ahead in the row, and its slot is used again while its deletion is on its way.
-        return any(each.ended is not None and each.ended <= request.sent_at and life.turn - each.turn >= 4 for each in others)
+        return any(
+            each.ended is not None and each.ended <= request.sent_at and life.turn - each.turn >= 4 for each in others
+        )
 
     def _was_renewed(self, life: Life, request: Request, times: int) -> bool:
         return sum(event > request.sent_at for event in life.renewed) >= times
