@@ -60,9 +60,22 @@ def includeme(config: Any) -> None:
     config.set_session_factory(adapter.session)
     config.add_subscriber(adapter.arrived, NewRequest)
     config.add_subscriber(_follow_forget, ApplicationCreated)
-    config.add_request_method(lambda request: adapter.sessions, "rollsessions", property=True)
+    if sessions is None:
+        config.add_request_method(lambda request: adapter.sessions, "rollsessions", property=True)
+    else:
+        config.add_request_method(_Attribute(sessions), "rollsessions")
     if sessions is not None and sessions.settings.outage.value == "closed":
         config.add_exception_view(_unavailable, context=StoreUnavailable)
+
+
+class _Attribute:
+    """``request.rollsessions``, bound as a method is: for a property, Pyramid makes a class for each request."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def __get__(self, request: Any, owner: Any = None) -> Sessions:
+        return self._sessions
 
 
 class PyramidSession(MutableMapping[str, Any]):
