@@ -162,10 +162,12 @@ def adapter_targets(data: Data) -> list[Target]:
             work = WORK[what]
             mine, theirs = (overhead(data, name, work.case, work.bare) for name in (ours, own))
             more = difference(mine, theirs)
-            text = f"{mine.text('.1f', 1e6)}, {own} {theirs.text('.1f', 1e6)}: {more.text('+.1f', 1e6)} µs"
-            found.append(
-                Target(f"{what}, {ours}, over bare: not more than {own}", "≤ 0 µs more", text, more.middle <= 0)
-            )
+            text = f"{mine.text('.1f', 1e6)} to {theirs.text('.1f', 1e6)}, {more.text('+.1f', 1e6)} µs"
+            numbers = [counted(data, name, work.case, work.bare) for name in (ours, own)]
+            thousands = [f"{number / 1000:.0f}" for number in numbers if number is not None]
+            if len(thousands) == 2:
+                text += f"; in thousand instructions {' to '.join(thousands)}"
+            found.append(Target(f"{what}, {ours}, against {own}", "not more over bare", text, more.middle <= 0))
     return found
 
 
