@@ -29,6 +29,7 @@ test-slow: $(VENV)/test.stamp
 test-frameworks: $(VENV)-frameworks/made.stamp
 	$(VENV)-frameworks/bin/python -m tests.frameworks.upstream --cache $(VENV)-frameworks/sdists $(ARGS)
 	$(VENV)-frameworks/bin/python -m tests.frameworks.upstream_django --cache $(VENV)-frameworks/sdists
+	$(VENV)-frameworks/bin/python -m tests.frameworks.upstream_pyramid --cache $(VENV)-frameworks/sdists
 
 coverage: $(VENV)/test.stamp
 	PATH="$$PATH:$(CURDIR)/$(VENV)/bin" $(PY) -m pytest -n auto --dist loadfile --cov --cov-report=term $(ARGS)

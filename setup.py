@@ -10,6 +10,7 @@ PASTE = ["PasteDeploy>=3.0.1"]
 DEMO = ["gunicorn>=21.2"]
 DJANGO = ["Django>=5.2"]
 FLASK = ["Flask>=3.0"]
+PYRAMID = ["pyramid>=2.0.2"]
 
 setup(
     name="wsgi_rollsession",
@@ -30,16 +31,23 @@ setup(
         "flask": FLASK,
         "hiredis": ["hiredis>=3.0"],
         "paste": PASTE,
+        "pyramid": PYRAMID,
         "test": [
             *DEMO,
             *DJANGO,
             *FLASK,
             *PASTE,
+            *PYRAMID,
+            "Beaker>=1.13",
+            "bottle>=0.13",
+            "CherryPy>=18.10",
+            "falcon>=4.0",
             "Flask-Login>=0.6.3",
             "Flask-WTF>=1.2",
             "gevent>=23.9",
             "hiredis>=3.0",
             "hypothesis>=6.98",
+            "pyramid-retry>=2.1.1",
             "pytest>=8",
             "pytest-cov>=5",
             "pytest-timeout>=2.3",

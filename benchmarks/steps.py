@@ -40,7 +40,7 @@ def functions() -> dict[str, Callable[[], Any]]:
     given = [("Content-Type", "application/json"), ("Content-Length", "17")]
     return {
         "objects of the request": lambda: Session(Exchange(site, header)),
-        "find a fresh time": lambda: site.cookies.last_time(header),
+        "find a fresh lease": lambda: site.last_lease(header),
         "recall what was opened": lambda: Arrival(site.open_header(header)),
         "or take the header apart": lambda: site.cookies.parse(header),
         "and open it anew: the session": lambda: token.unpack(seal.open_session(site.ring, name, value)[1]),

@@ -12,6 +12,7 @@ from typing import Any
 from wsgi_rollsession import RollSession, RollSessionError, Session, StoreUnavailable, generate_key
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.revocation import Revocations, StoreOptions
+from wsgi_rollsession.revocation.clock import SteadyClock
 from wsgi_rollsession.revocation.fence import EVERYTHING
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 
@@ -252,7 +253,15 @@ def wrap(clock: Clock | None = None, application: Any = dispatch, **options: Any
         def store(_: StoreOptions) -> Revocations:
             return made
 
-    return RollSession(application, revocations=store, **options)
+    wrapped = RollSession(application, revocations=store, **options)
+    if isinstance(clock, Clock):
+        # Held against the real monotonic clock, a clock that stands still would fall behind by as long as a test takes.
+        wrapped.sessions._site.steady_clock = _steady(clock)
+    return wrapped
+
+
+def _steady(clock: Clock) -> SteadyClock:
+    return SteadyClock(lambda: int(clock() * 1000), lambda: int(clock.monotonic() * 1000))
 
 
 def open_browser(clock: Clock, **options: Any) -> Browser:

@@ -966,10 +966,6 @@ MUTANTS: dict[str, Mutant] = {
         ),
         [
             Test(invariants.test_invariant_4_a_shorter_timeout_holds_at_once, "past today's timeout"),
-            Test(
-                invariants.test_invariant_4_a_shorter_absolute_timeout_counts_from_the_login,
-                "past its absolute deadline",
-            ),
         ],
     ),
     "every epoch is a login": Mutant(

@@ -7,12 +7,15 @@ returns what a browser, or a thief, ends up with. tests/test_race_http.py plays 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytest
 
 from wsgi_rollsession import RollSession, Session, SessionConflict
+from wsgi_rollsession.revocation import StoreOptions
+from wsgi_rollsession.revocation.fence import EVERYTHING
+from wsgi_rollsession.revocation.memory import MemoryRevocations
 
 from .browser import Answer, Browser, Clock, get, login, logout, put, untouched, who, with_error_page, wrap
 
@@ -329,3 +332,27 @@ def test_identity(application: RollSession, row: str, variant: str) -> None:
     """With an identity key every row holds, also that of frameworks' own ways to log out."""
     play, _, variants = ROWS[row]
     assert play(application, variants[variant]) == expected(row, variant, {"identity_key": "user"})
+
+
+def test_logins_whose_anonymous_session_another_process_is_ending() -> None:
+    """What refuses a login may not be found yet when the store is asked for it: SQLite's readers are told afterwards.
+
+    Two requests log in over the same anonymous session. 1. Both read it. 2. One ends it. 3. The other is refused.
+    """
+    clock = Clock()
+
+    class TellsLater(MemoryRevocations):
+        def lookup_now(self, keys: Sequence[bytes]) -> Sequence[int]:
+            return [self.lookup((EVERYTHING,))[0], *(0 for _ in keys[1:])]
+
+    now = lambda: int(clock() * 1000)  # noqa: E731
+    store = TellsLater(StoreOptions(lifetime_ms=86_400_000, accept_amnesia=True), _clock=now, _monotonic=now)
+    browser = Browser(wrap(clock, revocations=store, identity_key="user"), clock)
+    browser.do(put("pad", 1))
+
+    def slow(session: Session) -> None:
+        session["user"] = "alice"
+        browser.call(put("user", "alice"))
+
+    browser.do(slow)
+    assert browser.do(who) == "alice"

@@ -272,23 +272,33 @@ def test_planted_garbage_does_not_stop_rolling(clock: Clock, place: str, where: 
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(
-    ("where", "handler", "rolls"),
-    [
-        ("{planted}; {session}", untouched, True),
-        ("{planted}; {session}", who, True),
-        ("{session}; {planted}", untouched, False),
-        ("{session}; {planted}", who, True),
-    ],
-)
-def test_a_fresh_time_is_a_hint(clock: Clock, place: str, where: str, handler: Any, rolls: bool) -> None:
-    """A fresh time in junk at the header's end stops the roll of a request that does not look, and nothing else."""
+@pytest.mark.parametrize("idle_s", [3600, 3599])
+@pytest.mark.parametrize("where", ["{planted}; {session}", "{session}; {planted}"])
+@pytest.mark.parametrize("handler", [untouched, who])
+def test_a_fresh_lease_is_a_hint(clock: Clock, place: str, idle_s: int, where: str, handler: Any) -> None:
+    """What reads like a fresh lease at the header's end stops the roll of a request that does not look, and no more."""
     browser = logged_in(clock)
     (name,) = browser.sessions
     clock.advance(100)
-    planted = f"__Host-session{place}={stamped(clock(), 36)}"
+    clear = b"\x01" * 5 + int(clock() * 1000).to_bytes(6, "big") + idle_s.to_bytes(4, "big")
+    planted = f"__Host-session{place}={urlsafe_b64encode(clear + bytes(21)).decode()}"
     answer = browser.call(handler, header=where.format(session=browser.header(), planted=planted))
-    assert list(answer.sent()) == ([f"{name}-lease"] if rolls else [])
+    stops = where.endswith("{planted}") and place.endswith("-lease") and idle_s == 3600 and handler is untouched
+    assert list(answer.sent()) == ([] if stops else [f"{name}-lease"])
+
+
+@pytest.mark.parametrize("handler", [untouched, who])
+@pytest.mark.parametrize("idle_s", [1, 20, 100, 1000])
+def test_a_login_with_a_short_idle_timeout_is_rolled_in_time(clock: Clock, handler: Any, idle_s: int) -> None:
+    """Whoever is active every third of the idle timeout stays logged in, however short it is beside ``renew_after``."""
+    browser = logged_in(clock)
+    browser.do(lambda s: s.regenerate(idle_timeout=idle_s))
+    for _ in range(10):
+        clock.advance(idle_s / 3)
+        browser.do(handler)
+    assert browser.do(who) == "alice"
+    clock.advance(idle_s)
+    assert browser.do(who) is None
 
 
 @pytest.mark.parametrize("persistent", [None, True, False])

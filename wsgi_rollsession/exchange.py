@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from os import urandom
 from threading import Lock
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import policy, successor, token
 from .arrival import Arrival
@@ -19,6 +19,9 @@ from .seal import LIMIT, seal_session
 from .standing import Ask, Change, Standing, Without, may_go_on
 from .successor import Regeneration, is_another_user
 from .token import FAIL_OPEN, TRANSIENT, Record
+
+if TYPE_CHECKING:
+    from .moving import Move
 
 _LOGINS = frozenset((Change.LOGGED_IN, Change.SWITCHED, Change.RENEWED))
 
@@ -52,6 +55,8 @@ class Exchange:
     _arrival: Arrival | None = None
     _pair: int | None = None  # the pair of slots that it has taken
     _carried: Collection[str] = ()  # names that a pass before has settled: the browser may have them all the same
+    #: What it may move in with (``moving``).
+    move: Move | None = None
 
     def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
         self.site = site
@@ -200,12 +205,14 @@ class Exchange:
         if self._identity is None and self.regeneration is None and not self.is_cleared and not self.leaves:
             return None
         before, after = self.identities()
+        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
+        what = self.regeneration
+        begins = what is not None and not (self.leaves and after is None and what.tags is None)
         if self.is_cleared:
-            return Change.CLEARED if self.regeneration is None and after is None else Change.LOGGED_IN
+            return Change.LOGGED_IN if begins or after is not None else Change.CLEARED
         if after is None and (before is not None or (self.leaves and self.is_somebody())):
             return Change.LOGGED_OUT
-        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
-        if self.regeneration is not None and not (self.leaves and after is None and self.regeneration.tags is None):
+        if begins:
             if not self.is_somebody():
                 return Change.LOGGED_IN
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED

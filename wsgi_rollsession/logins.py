@@ -21,6 +21,9 @@ from .token import Record
 
 log = logging.getLogger("wsgi_rollsession")
 
+#: How often ``revoke_others`` is repeated that has taken too long.
+_ATTEMPTS = 3
+
 
 def renew(exchange: Exchange) -> None:
     """Begin the next epoch of the login."""
@@ -61,7 +64,7 @@ def _begin_epoch(
     if not site.store.compare_and_raise(limits, raises):
         ended = exchange.find_out(session)
         if ended is None:
-            raise SessionConflict("one of its new tags was revoked before its response")
+            raise SessionConflict("another request was first, or one of the new tags was revoked before the response")
         exchange.conflict(ended)
     if session.expired(exchange.now()):
         exchange.conflict(Ended.IDLE)
@@ -107,10 +110,11 @@ def log_in(exchange: Exchange) -> None:
             record = successor.logged_in(site.settings, record.id, tags, what._replace(unasked=True), document.dump())
             sent, opened, done = exchange.seal(name, record, now, now), site.opened(now, record), True
         if not done:
-            ended = exchange.find_out(session) if session is not None else None
-            if session is None or ended is None:
+            if session is None:
                 raise SessionConflict("the login was revoked before its response")
-            return _log_in_without(exchange, session, ended)
+            # What another process is raising refuses already, and may not be found yet. If it was a tag of the new
+            # login that was revoked, that is refused again without the session.
+            return _log_in_without(exchange, session, exchange.find_out(session) or Ended.SUPERSEDED)
         exchange.logged_out(everyone)
         after = exchange.now()
         if session is not None and session.expired(after):
@@ -177,9 +181,9 @@ def end_unseen(exchange: Exchange) -> None:
     is_ours = exchange.site.cookies.is_login
     exchange.forget_cookies([name for name in exchange.names() if is_ours(name.removesuffix("-lease"))])
     exchange.advance_slot()
-    if exchange.turn() is None:
-        exchange.regeneration = None  # beside this, no login comes of it: nor by the next save()
     exchange.leaves = False
+    if exchange.regeneration is not None and exchange.regeneration.tags is None:
+        exchange.regeneration = None  # it was a part of the logout
 
 
 def revoke_others(exchange: Exchange, tag: bytes) -> None:
@@ -188,6 +192,17 @@ def revoke_others(exchange: Exchange, tag: bytes) -> None:
     Raises:
         ValueError, SessionConflict, SessionTooLarge, StoreUnavailable
     """
+    clock = exchange.site.steady_clock
+    for _ in range(_ATTEMPTS):
+        began = clock()
+        _revoke_others(exchange, tag)
+        # What began since the number was made may be later than it says. It reaches two seconds ahead, for other clocks.
+        if clock() - began <= 1000:
+            return
+    raise StoreUnavailable("the revocation set is slow: sessions that began meanwhile may be alive")
+
+
+def _revoke_others(exchange: Exchange, tag: bytes) -> None:
     document = exchange.changing()
     session = exchange.session
     if session is None or exchange.is_cleared or tag not in session.record.tags:

@@ -192,6 +192,11 @@ class Session(MutableMapping[str, Any]):
         return self._exchange.ended
 
     @property
+    def identity_key(self) -> str | None:
+        """The key that says who is logged in, as configured."""
+        return self._exchange.site.identity_key
+
+    @property
     def loaded(self) -> bool:
         """Whether anybody has looked at the session in this request."""
         return self._exchange.document is not None
@@ -242,7 +247,7 @@ class Session(MutableMapping[str, Any]):
             SessionConflict: somebody was logged in, and that session has ended since it was loaded, or (``versioned``)
                 another request wrote it: its data must not live on. ``invalidate()`` forgets them, and then this works.
             StoreUnavailable: somebody is logged in, and the store cannot be asked.
-            ValueError: a duration is none; or there are more than 32 tags.
+            ValueError: what should be a duration is not one; or there are more than 32 tags.
             SessionCommitted
         """
         idle_s = None if idle_timeout is None else seconds("idle_timeout", idle_timeout, smallest=1)

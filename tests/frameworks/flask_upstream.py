@@ -6,27 +6,28 @@ is given the adapter when it opens its first session, and again whenever its con
 
 from __future__ import annotations
 
-import json
 import os
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
 import flask
-import pytest
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 
 from wsgi_rollsession.flask import FlaskSessionInterface, RollSessions
 from wsgi_rollsession.keys import PREFIX
 
-#: What tests.frameworks.upstream wants of this run.
-WANTED: dict[str, Any] = {"at_least": 0, "configuration": {}, "exclusions": {}} | json.loads(
-    os.environ.get("ROLLSESSION_UPSTREAM", "{}")
+from .upstream_hooks import (
+    WANTED,
+    opened,
+    pytest_collection_modifyitems,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
 )
-_STATE = "rollsession-upstream"
 
-opened: set[str] = set()
+__all__ = ["pytest_collection_modifyitems", "pytest_sessionfinish", "pytest_terminal_summary"]
+
+_STATE = "rollsession-upstream"
 
 
 class Adapted(SecureCookieSessionInterface):
@@ -74,27 +75,3 @@ def _key(secret: str | bytes) -> str:
 
 
 _adapted = flask.Flask.session_interface = Adapted()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """An excluded test has to fail: if it does not, or is not there, its exclusion has to go."""
-    exclusions: dict[str, str] = dict(WANTED["exclusions"])
-    for item in items:
-        reason = exclusions.pop(item.nodeid, None)
-        if reason is not None:
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
-    if exclusions:
-        raise pytest.UsageError(f"excluded, and not there: {', '.join(exclusions)}")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """A run in which the adapter had no part shows nothing."""
-    if len(opened) < WANTED["at_least"] and not session.exitstatus:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    yield
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """How many tests the adapter had a part in."""
-    terminalreporter.line(f"the adapter opened sessions in {len(opened)} tests; required: {WANTED['at_least']}")

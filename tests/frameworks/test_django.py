@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -26,6 +27,7 @@ from django.urls import path  # noqa: E402
 
 import wsgi_rollsession  # noqa: E402
 from wsgi_rollsession import ConfigurationError, StoreUnavailable  # noqa: E402
+from wsgi_rollsession.migration import DjangoCookie  # noqa: E402
 from wsgi_rollsession.testing import fresh_revocations  # noqa: E402
 
 from ..browser import KEY, Answer, Browser, Clock, call  # noqa: E402
@@ -101,6 +103,7 @@ django.setup()
 from django.contrib import auth, messages  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.contrib.auth.views import LogoutView  # noqa: E402
+from django.contrib.sessions.backends import signed_cookies  # noqa: E402
 from django.contrib.sessions.backends.base import UpdateError  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 
@@ -220,6 +223,24 @@ def post(request: HttpRequest, view: Callable[[HttpRequest], HttpResponse]) -> H
     request.method = "POST"
     request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
     return view(request)
+
+
+def test_sessions_of_signed_cookies_move_in(clock: Clock) -> None:
+    """Who is logged in with Django's engine ``signed_cookies`` stays so, once, until the logout."""
+    clock.now = time.time()  # Django signs with its own
+    request = RequestFactory().get("/")
+    request.session = signed_cookies.SessionStore()
+    login("alice")(request)
+    request.session["cart"] = ["tea"]
+    old = DjangoCookie(settings.SECRET_KEY, switched_by="2200-01-01")
+    with configured(clock, moving_in=[old]):
+        browser = Browser(WSGIHandler(), clock)
+        browser.jar["sessionid"] = (request.session._get_session_key(), None, "HttpOnly; Path=/")
+        thief = browser.copied()
+        assert browser.do(lambda r: (who(r), r.session.get("cart"))) == ("alice", ["tea"])
+        assert browser.do(who) == "alice" and thief.do(who) == "" and "sessionid" not in browser.cookies
+        browser.do(auth.logout)
+        assert browser.do(who) == "" and thief.do(who) == ""
 
 
 @every_logout

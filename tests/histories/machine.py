@@ -85,7 +85,7 @@ class Request:
         self.busy = False
         self.blurred = False  # nobody can say where it stands
         self.committed_at = 0
-        self.extends = True
+        self.wanted = self.extends = True  # whether its response may extend the session, and did not fail to
         self.answer: list[tuple[str, str | None, int | None]] = []
         self.calls: list[Call] = []  # of the last thing that it did, and the event before it
         self.start_event = 0
@@ -254,6 +254,14 @@ class Machine:
     def judge(self, request: Request, this: Held, now: int, event: int) -> Verdict:
         process = request.process
         return self.model.judge(this, now, process.idle_s, process.absolute_ms, event)
+
+    def was_overslept(self, request: Request, this: Held, now: int) -> bool:
+        """Whether the process was suspended at its question since *now*, longer than the session lives.
+
+        The store may have forgotten by then what it was asked for.
+        """
+        over = self.judge(request, this, self.world.clock.wall, -1)
+        return isinstance(over, str) and self.judge(request, this, now, -1) is None
 
     def steal(self, picks: Sequence[int]) -> list[tuple[str, str]]:
         """A thief combines any cookies with any leases."""
@@ -434,7 +442,10 @@ class Machine:
                 best = each
             if is_it and (found is None or each.rank > found.rank):
                 found = each
-                self.check(not isinstance(verdict, str), str(verdict))
+                if isinstance(verdict, str) and self.was_overslept(request, each, now):
+                    self.counts["met: a load that took longer than its session lives"] += 1
+                else:
+                    self.check(not isinstance(verdict, str), str(verdict))
             if not isinstance(verdict, str) and each.copy.life.is_login:
                 others.append((each.copy.life, verdict is None))
             elif isinstance(verdict, str):
@@ -513,6 +524,8 @@ class Machine:
         if act not in ("", "logout") and visit.leaves and fence:
             self._end_unseen(request)  # that was done first
             visit.leaves = False
+            if visit.regeneration is not None and visit.regeneration.tags is None:
+                visit.regeneration = None
         if self.excused(request, error) == "lost":
             visit.standing = "lost"
 
@@ -589,6 +602,8 @@ class Machine:
         if base is not None:
             verdict = self.judge(request, base, at, event)
             is_login = base.copy.life.is_login
+            if self.was_overslept(request, base, at):
+                verdict = VAGUE  # the response will notice
             if isinstance(verdict, str):
                 self.check(not is_login, verdict)
                 visit.standing = "lost"
@@ -656,7 +671,8 @@ class Machine:
         error = self.perform(request, lambda session: session.revoke_others(tag), pause, tag)
         if error is not None:
             self.after_error(request, error)
-            self.ambiguous(request)
+            self.ambiguous(request, tag)
+            request.blurred = request.blurred or any(each.raised for each in request.calls)
             return
         self.settled(request, "others", start, now, tag)
 
@@ -712,12 +728,16 @@ class Machine:
         request = self.requests.get(number)
         if request is None or request.busy or request.state != "begun":
             return
+        if request.blurred:
+            self.close(request)
+            self.over(request)
+            return
         visit, model, world = request.visit, self.model, self.world
         start, now, infos = model.event, world.clock.wall, self.logs.infos
         headers = [("Cache-Control", "public, max-age=60")] if kind == "storable" else []
         if kind == "noroll":
             request.environ["wsgi_rollsession.roll"] = False
-        request.extends = kind in ("ok", "nopage")
+        request.extends = request.wanted = kind in ("ok", "nopage")
         request.started, request.committed_at = None, now
         act = "unread" if visit is None else visit.act()
         error = self.perform(request, lambda session: request.start("200 OK", headers), pause)
@@ -737,7 +757,7 @@ class Machine:
                 self.over(request)
                 return
             request.answer = cookies_of(request.started)
-            request.extends = kind != "noroll"
+            request.extends = request.wanted = kind != "noroll"
             if request.visit is not None:
                 self.apply(request, request.visit.act(), model.event, world.clock.wall, request.answer)
             return
@@ -764,10 +784,11 @@ class Machine:
         if not request.blurred:
             self.counts["met: an error page"] += 1
 
-    def ambiguous(self, request: Request) -> None:
-        """Something failed after the store had confirmed: the process slept longer than the session lives."""
+    def ambiguous(self, request: Request, tag: str | None = None) -> None:
+        """Something failed after the store had confirmed: the process slept for too long."""
         if any(each.raised for each in request.calls):
-            for life in self.lives(request):
+            tagged = [each.copy.life for each in self.world.cookies.values() if tag in each.copy.tags]
+            for life in (*self.lives(request), *tagged):
                 life.vague = True
 
     def step_fail(self, number: int) -> None:
@@ -840,9 +861,10 @@ class Machine:
         answered = [each for each in asked if each.answered and each.yes]
         event = max(start, answered[-1].event) if answered else start
         if request.degraded:
+            request.extends = False
             event = request.process.wire.event if not answered else answered[-1].event
             self.counts["met: a response in an outage"] += 1
-        until = answered[-1].until if answered else now
+        until = answered[-1].until if answered else max((each.until for each in request.calls), default=now)
         self.counts["act " + act] += 1
         request.acts.add(act)
         if act == "unread":
@@ -935,7 +957,7 @@ class Machine:
             verdict = self.judge(request, this, until, event)
             self.check(not isinstance(verdict, str), f"{verdict}: it is over when the lease is issued")
             self.check(now <= lease.renewed <= until, "4: a lease of another moment")
-            self.check(request.extends, "4: a lease on a response that must have none")
+            self.check(request.wanted, "4: a lease on a response that must have none")
             self.check(lease.idle_s <= min(this.copy.idle_s, process.idle_s), "4: the idle timeout grew")
             self.check(
                 not degraded or (this.copy.fail_open and process.setup.outage == "open"), "4: extended in an outage"
@@ -958,7 +980,9 @@ class Machine:
                 self.judge(request, base, now, event) is None
                 and self.judge(request, base, until, self.model.event) is None
             )
-            due = now - base.activity >= process.setup.renew_after_s * 1000
+            after = process.setup.renew_after_s * 1000
+            idle_s = min(base.idle_s, process.idle_s)
+            due = now - base.activity >= after * idle_s // process.idle_s
             if (
                 fine
                 and due
@@ -1003,6 +1027,7 @@ class Machine:
             if revoked:
                 return
         self.counts["met: a write was dropped"] += 1
+        self.ambiguous(request)
         visit.standing = "lost"
 
     def _write(
@@ -1018,9 +1043,8 @@ class Machine:
             self.check(not isinstance(verdict, str), f"{verdict}: it was written")
         copy = base.copy
         degraded = request.degraded
-        extends = (request.extends or request.state == "begun") and (
-            not degraded or (copy.fail_open and process.setup.outage == "open")
-        )
+        fail_open = copy.fail_open and process.setup.outage == "open"
+        extends = (fail_open or not degraded) and (request.wanted or request.state == "begun")
         this = self.sealed(request, sent, copy.life, copy.tags, copy.passed, [visit.data])
         ends = min(copy.ends, (copy.authenticated or copy.created) + process.absolute_ms)
         self._within(request, this, ends, copy.idle_s, until if extends else base.activity)
@@ -1039,7 +1063,6 @@ class Machine:
         assert base is not None
         if sent is None and tag is None and request.state == "answered":  # it was dropped, as a write is
             self._dropped(request, visit, base, now)
-            self.ambiguous(request)
             return
         self.check(sent is not None, "8: a new epoch without a cookie")
         for moment in (now, until):
@@ -1071,9 +1094,13 @@ class Machine:
         ends, activity, idle = min(copy.ends, copy.authenticated + process.absolute_ms), until, copy.idle_s
         if what is not None and tag is None:
             if what.tags is not None:
-                length = min(copy.ends - copy.authenticated, process.absolute_ms)
+                # Lengths that are given replace those that it had.
+                length = process.absolute_ms
+                if what.absolute_s is None:
+                    length = min(copy.ends - copy.authenticated, length)
                 ends = what.at + length
-                self.check(this.copy.authenticated <= until, "4: the login time is wrong")
+                idle = idle if what.idle_s is None else process.idle_s
+                self.check(this.copy.authenticated == what.at, "4: the login time is wrong")
                 self.counts["met: authenticated again"] += 1
             else:
                 self.check(this.copy.authenticated == copy.authenticated, "4: the login time changed")
@@ -1131,6 +1158,7 @@ class Machine:
                 self.counts["met: a login from a session that is over"] += 1
         life = self.model.life(user, True)
         life.browser, life.turn = request.browser, request.turn
+        life.untold = request.turn > 0 and all(name != SLOT for name, _ in request.pairs)  # its Max-Age is over
         request.begun.append(life)
         try:
             this = self.sealed(request, sent, life, tags, passed, data, begins=True)
@@ -1225,9 +1253,12 @@ class Machine:
             life.late = browser.turn
         deletes_only = [name for name, value, _ in request.answer if value is None]
         for name, value, max_age in request.answer:
-            browser.put(name, value, max_age)
             if name == SLOT:
+                if browser.turn > request.turn and value != browser.jar.get(SLOT, (value, 0))[0]:
+                    browser.set_back = browser.turn
+                    self.counts["met: a late answer sets the slot back"] += 1
                 browser.turn += 1
+            browser.put(name, value, max_age)
         for name in browser.jar:
             self.check(name == SLOT or name.removesuffix("-lease") in NAMES, "5: a cookie of an unknown name")
         if not before:
@@ -1259,11 +1290,17 @@ class Machine:
 
     def _shares_slot(self, life: Life, request: Request) -> bool:
         """Whether a response has to do with a login that was made in parallel with *life*; or that was late by four."""
-        parallel = [each.copy.life for _, each in request.presented if each.copy.life.browser is life.browser]
-        turns = [each.turn for each in parallel]
+        others = [each.copy.life for _, each in request.presented if each.copy.life is not life]
+        others = [each for each in others if each.browser is life.browser]
+        turns = [each.turn for each in others]
         if "login" in request.acts:
             turns.append(request.turn)
-        return life.turn in turns or life.late - life.turn >= 4
+        if life.untold or life.turn in turns or life.late - life.turn >= 4:
+            return True
+        if life.browser.set_back >= min(turns, default=request.turn):
+            return True  # a late answer has set the slot back, and so it is used again earlier
+        # A cookie that arrived late lies ahead in the row, and its slot is used again while its deletion is on its way.
+        return any(each.ended is not None and each.ended <= request.sent_at and life.turn - each.turn >= 4 for each in others)
 
     def _was_renewed(self, life: Life, request: Request, times: int) -> bool:
         return sum(event > request.sent_at for event in life.renewed) >= times

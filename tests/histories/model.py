@@ -41,7 +41,21 @@ class Setup(NamedTuple):
 class Life:
     """A login from its beginning to its end, or an anonymous session."""
 
-    __slots__ = ("browser", "ended", "failed", "floors", "is_login", "late", "number", "pending", "renewed", "turn", "user", "vague")
+    __slots__ = (
+        "browser",
+        "ended",
+        "failed",
+        "floors",
+        "is_login",
+        "late",
+        "number",
+        "pending",
+        "renewed",
+        "turn",
+        "untold",
+        "user",
+        "vague",
+    )
 
     def __init__(self, number: int, user: str | None, is_login: bool) -> None:
         self.number, self.user, self.is_login = number, user, is_login
@@ -56,6 +70,7 @@ class Life:
         self.browser: Any = None
         # Which browser logged in, how often it had been told its slot when it asked, and how often when it was answered
         self.turn = self.late = 0
+        self.untold = False  # nobody told it any more
 
     def __repr__(self) -> str:
         return f"{'login' if self.is_login else 'session'} {self.number} of {self.user}"
@@ -321,11 +336,14 @@ class Visit:
 
     def change(self) -> str:
         before, after = self.identities
+        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
+        what = self.regeneration
+        begins = what is not None and not (self.leaves and after is None and what.tags is None)
         if self.cleared:
-            return "logout" if self.regeneration is None and after is None else "login"
+            return "login" if begins or after is not None else "logout"
         if after is None and (before is not None or (self.leaves and self.is_somebody)):
             return "logout"
-        if self.regeneration is not None:
+        if begins:
             if not self.is_somebody:
                 return "login"
             return "renew" if self.is_renewed else "switch"

@@ -223,6 +223,7 @@ class Browser:
         self.jar: dict[str, tuple[str, int | None]] = {}
         #: How often a login or a logout has told it which slot is next.
         self.turn = 0
+        self.set_back = -1  # the turn in which a late answer told it one that had been used already
 
     def cookies(self) -> list[tuple[str, str]]:
         """What it would send."""
