@@ -31,8 +31,7 @@ def renew(exchange: Exchange) -> None:
     assert session is not None
     assert document is not None
     record, settings = session.record, exchange.site.settings
-    tags = record.tags if what is None or what.tags is None else what.tags
-    tags = exchange.with_identity(tags)
+    tags = exchange.tags
     what = exchange.with_numbers(what, tags, record.tags)
     _begin_epoch(exchange, session, successor.renewed(settings, record, tags, what, document.dump()))
 
@@ -87,7 +86,7 @@ def log_in(exchange: Exchange) -> None:
     if session is not None and (ended := session.expired(now)) is not None:
         return _log_in_without(exchange, session, ended)
     asked = exchange.regeneration
-    tags = exchange.with_identity((asked.tags if asked is not None else None) or ())
+    tags = exchange.tags
     what = exchange.with_numbers(asked, tags)
     site.steady_clock()  # which knows of the clock what it has seen
     record = successor.logged_in(site.settings, exchange.next_id(), tags, what, document.dump())

@@ -145,16 +145,12 @@ class Session(MutableMapping[str, Any]):
     @property
     def tags(self) -> Tags:
         """The tags of the last ``regenerate(tags=…)``, and that of the identity."""
-        exchange = self._exchange
-        current, asked = exchange.current, exchange.regeneration
-        if asked is not None and asked.tags is not None:
-            return Tags(exchange.with_identity(asked.tags))
-        return Tags(exchange.with_identity(() if current is None else current.record.tags))
+        return Tags(self._exchange.tags)
 
     @property
     def created(self) -> datetime | None:
         """When the session was created, in UTC. None: it has not begun yet."""
-        current, asked = self._exchange.current, self._exchange.regeneration
+        current, asked = self._exchange.current, self._exchange.asked
         if current is not None:
             return _utc(current.record.created)
         return None if asked is None else _utc(asked.at)
@@ -165,7 +161,7 @@ class Session(MutableMapping[str, Any]):
 
         For a step-up: ``if now - session.authenticated_at > timedelta(minutes=5)``, ask for the password.
         """
-        current, asked = self._exchange.current, self._exchange.regeneration
+        current, asked = self._exchange.current, self._exchange.asked
         if asked is not None and (current is None or asked.tags is not None):
             return _utc(asked.at)
         if current is None and self._exchange.ended is None:  # by the identity key: when the response starts

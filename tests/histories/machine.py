@@ -596,7 +596,9 @@ class Machine:
             return False
         event, unasked = request.calls[-1].event, not all(each.answered for each in request.calls)
         base = visit.base if not visit.cleared and visit.standing != "lost" else None
-        asked = dict.fromkeys((EVERYTHING, *(base.copy.tags if base is not None else ()), *(tags or ())), event)
+        user = visit.identities[1]
+        known = (*(base.copy.tags if base is not None else ()), *(tags or ()), *([f"user:{user}"] if user else ()))
+        asked = dict.fromkeys((EVERYTHING, *known), event)
         if base is not None:
             verdict = self.judge(request, base, at, event)
             is_login = base.copy.life.is_login
