@@ -197,6 +197,25 @@ def test_a_revocation_before_the_response_of_an_identity(clock: Clock) -> None:
     assert browser.do(who) is None
 
 
+@pytest.mark.parametrize("before", [put("cart", 1), put(KEY, "alice")], ids=["a visitor", "alice"])
+def test_a_login_that_was_revoked_leaves_the_session_as_it_was(clock: Clock, before: Handler) -> None:
+    """Bob's account is disabled between his login and its response: the error page goes on with what was there."""
+    browser = Browser(wrap(clock, revocations=memory(clock), identity_key=KEY), clock)
+    clock.advance(100)
+    browser.do(before)
+    data = browser.do(lambda session: session.copy())
+    steps = Steps(browser)
+    steps.do(login("bob"))
+    browser.application.revoke("user:bob")  # type: ignore[attr-defined]
+    with pytest.raises(SessionConflict, match="revoked before its response"):
+        steps.session.save()
+    steps.session.revert()
+    assert steps.session.check()
+    steps.session["message"] = "This account is disabled."
+    browser.receive(steps.answer())
+    assert browser.do(lambda session: session.copy()) == {**data, "message": "This account is disabled."}
+
+
 @pytest.mark.parametrize("staged", [put(KEY, "bob"), put("x", 1), login("bob"), put("x", LARGE)])
 def test_a_503_carries_nothing_of_what_the_application_did_not_finish(clock: Clock, staged: Handler) -> None:
     """``outage="closed"``: the application raised, so what it had staged is not done, though the store is back."""

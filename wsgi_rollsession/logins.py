@@ -110,11 +110,11 @@ def log_in(exchange: Exchange) -> None:
             record = successor.logged_in(site.settings, record.id, tags, what._replace(unasked=True), document.dump())
             sent, opened, done = exchange.seal(name, record, now, now), site.opened(now, record), True
         if not done:
-            if session is None:
+            ended = exchange.find_out(session) if session is not None else None
+            if session is None or (ended is None and policy.refused(site.store.lookup_now(opened.keys), opened.limits)):
                 raise SessionConflict("the login was revoked before its response")
-            # What another process is raising refuses already, and may not be found yet. If it was a tag of the new
-            # login that was revoked, that is refused again without the session.
-            return _log_in_without(exchange, session, exchange.find_out(session) or Ended.SUPERSEDED)
+            # What another process is raising refuses already, and may not be found yet.
+            return _log_in_without(exchange, session, ended or Ended.SUPERSEDED)
         exchange.logged_out(everyone)
         after = exchange.now()
         if session is not None and session.expired(after):
