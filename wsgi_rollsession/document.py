@@ -143,7 +143,16 @@ def identity(key: str, value: Any) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise _unfit(key, f"an identity that is {type(value).__name__} and neither text nor an integer", "a session")
-    return str(value)
+    # As JSON carries it: a subclass, such as an Enum, may call itself otherwise.
+    return str.__str__(value) if isinstance(value, str) else int.__repr__(value)
+
+
+def known_identity(key: str, value: Any) -> str | None:
+    """As ``identity``, of a value that was loaded: from before *key* was the identity key, it may be anything."""
+    try:
+        return identity(key, value)
+    except SessionValueError:
+        return encode(value)
 
 
 def _unfit(key: str, what: str, who: str = "JSON") -> SessionValueError:

@@ -31,8 +31,7 @@ def renew(exchange: Exchange) -> None:
     assert session is not None
     assert document is not None
     record, settings = session.record, exchange.site.settings
-    tags = record.tags if what is None or what.tags is None else what.tags
-    tags = exchange.with_identity(tags)
+    tags = exchange.tags
     what = exchange.with_numbers(what, tags, record.tags)
     _begin_epoch(exchange, session, successor.renewed(settings, record, tags, what, document.dump()))
 
@@ -87,7 +86,7 @@ def log_in(exchange: Exchange) -> None:
     if session is not None and (ended := session.expired(now)) is not None:
         return _log_in_without(exchange, session, ended)
     asked = exchange.regeneration
-    tags = exchange.with_identity((asked.tags if asked is not None else None) or ())
+    tags = exchange.tags
     what = exchange.with_numbers(asked, tags)
     site.steady_clock()  # which knows of the clock what it has seen
     record = successor.logged_in(site.settings, exchange.next_id(), tags, what, document.dump())
@@ -111,11 +110,11 @@ def log_in(exchange: Exchange) -> None:
             record = successor.logged_in(site.settings, record.id, tags, what._replace(unasked=True), document.dump())
             sent, opened, done = exchange.seal(name, record, now, now), site.opened(now, record), True
         if not done:
-            if session is None:
+            ended = exchange.find_out(session) if session is not None else None
+            if session is None or (ended is None and policy.refused(site.store.lookup_now(opened.keys), opened.limits)):
                 raise SessionConflict("the login was revoked before its response")
-            # What another process is raising refuses already, and may not be found yet. If it was a tag of the new
-            # login that was revoked, that is refused again without the session.
-            return _log_in_without(exchange, session, exchange.find_out(session) or Ended.SUPERSEDED)
+            # What another process is raising refuses already, and may not be found yet.
+            return _log_in_without(exchange, session, ended or Ended.SUPERSEDED)
         exchange.logged_out(everyone)
         after = exchange.now()
         if session is not None and session.expired(after):
@@ -197,7 +196,7 @@ def revoke_others(exchange: Exchange, tag: bytes) -> None:
     for _ in range(_ATTEMPTS):
         began = clock()
         _revoke_others(exchange, tag)
-        # What began since the number was made may be later than it says. It reaches two seconds ahead, for other clocks.
+        # What began since the number was made may be later than it says: it reaches two seconds ahead, for clocks.
         if clock() - began <= 1000:
             return
     raise StoreUnavailable("the revocation set is slow: sessions that began meanwhile may be alive")

@@ -606,8 +606,9 @@ class Machine:
             return False
         event, unasked = request.calls[-1].event, not all(each.answered for each in request.calls)
         base = visit.base if not visit.cleared and visit.standing != "lost" else None
-        known = self.model.event if unasked else event
-        asked = dict.fromkeys((EVERYTHING, *(base.copy.tags if base is not None else ()), *(tags or ())), known)
+        user = visit.identities[1]
+        known = (*(base.copy.tags if base is not None else ()), *(tags or ()), *([f"user:{user}"] if user else ()))
+        asked = dict.fromkeys((EVERYTHING, *known), self.model.event if unasked else event)
         if base is not None:
             verdict = self.judge(request, base, at, event)
             is_login = base.copy.life.is_login
@@ -1318,7 +1319,9 @@ class Machine:
         if life.browser.set_back >= min(turns, default=request.turn):
             return True  # a late answer has set the slot back, and so it is used again earlier
         # A cookie that arrived late lies ahead in the row, and its slot is used again while its deletion is on its way.
-        return any(each.ended is not None and each.ended <= request.sent_at and life.turn - each.turn >= 4 for each in others)
+        return any(
+            each.ended is not None and each.ended <= request.sent_at and life.turn - each.turn >= 4 for each in others
+        )
 
     def _was_renewed(self, life: Life, request: Request, times: int) -> bool:
         return sum(event > request.sent_at for event in life.renewed) >= times

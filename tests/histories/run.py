@@ -39,7 +39,8 @@ def explained(name: str, tries: int = 3000) -> str:
     return f"seed {name}: {message}\nin short: {last}\n{told(small)}"
 
 
-def run(count: int, processes: int, seed: int, say: Callable[[int, int], None] | None = None
+def run(
+    count: int, processes: int, seed: int, say: Callable[[int, int], None] | None = None
 ) -> tuple[Counter[str], list[tuple[str, str]]]:
     """Many histories."""
     shares = [(seed, start, min(start + _SHARE, count)) for start in range(0, count, _SHARE)]
