@@ -379,6 +379,8 @@ class Machine:
                 job(request.session)
             except (StoreUnavailable, SessionConflict, SessionTooLarge) as error:
                 errors.append(error)
+            except ValueError as error:  # it lacks a tag that it must have
+                raise AssertionError(f"1: {error}") from error
 
         request.job, request.busy, request.start_event = guarded, True, self.model.event
         lives = self.lives(request) if pause is not None else []
@@ -531,7 +533,7 @@ class Machine:
         assert visit is not None
         logins = any(each.is_login for each in self.lives(request))
         fence = next((each.answered for each in request.calls if each.method == "fence"), not logins)
-        if act not in ("", "logout") and visit.leaves and fence:
+        if act not in ("", "login", "logout") and visit.leaves and fence:
             self._end_unseen(request)  # that was done first
             visit.leaves = False
             if visit.regeneration is not None and visit.regeneration.tags is None:
