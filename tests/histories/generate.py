@@ -15,6 +15,9 @@ TIMES = (125, 1000, 3000, 5000, 20_000, 31_000, 65_000, 90_000, 110_000, 180_000
 TIME_WEIGHTS = (6, 6, 6, 6, 6, 6, 4, 4, 3, 3, 2, 1, 1)
 
 
+FOCUS = ("several", "several", "lag", "slow", "slow", "cut", "again")
+
+
 class Generator:
     """Makes up one history."""
 
@@ -33,6 +36,10 @@ class Generator:
         self.setups = setups[0], setups[1]
         self.who = 0.8 if random.random() < 0.5 else 0.5  # one browser has more to do than the other
         self.quiet = random.random() < 0.4  # nothing happens to clocks, wires and processes
+        # Of rare situations, one is sought in a third of the histories.
+        self.focus = random.choice(FOCUS) if random.random() < 0.35 else ""
+        self.pauses = 4 if self.focus in ("slow", "cut") else 1
+        self.again = 0.15 if self.focus == "again" else 0.04
 
     def _timeouts(self, setup: Setup) -> Setup:
         random = self.random
@@ -46,6 +53,10 @@ class Generator:
     def history(self) -> History:
         random, steps = self.random, []
         steps += self.trip("login" if random.random() < 0.7 else None)
+        if self.focus == "several":
+            steps += self.several()
+        if self.focus == "lag":
+            steps += [("lag", 0), ("lag", 1)]
         for _ in range(random.randint(3, 9)):
             steps += self.move()
         for number, state in self.open:
@@ -72,6 +83,14 @@ class Generator:
         if dice < 0.90:
             return [self.revoke()]
         return self.operator()
+
+    def several(self) -> list[Step]:
+        """A login is answered so late that its user has logged out and in again: the browser holds two."""
+        number, send = self.send(touch=False)
+        late: list[Step] = [*self.operation(number, "login"), ("answer", number, "ok", None)]
+        between = [*self.trip("out"), *self.trip("login")]
+        steps = [send, *late, *between] if self.random.random() < 0.5 else [send, *between, *late]
+        return [*steps, ("arrive", number)]
 
     def tick(self) -> Step:
         return "tick", self.random.choices(TIMES, TIME_WEIGHTS)[0]
@@ -105,12 +124,13 @@ class Generator:
 
     # Requests
 
-    def send(self, begin: bool = True) -> tuple[int, Step]:
+    def send(self, begin: bool = True, touch: bool | None = None) -> tuple[int, Step]:
         random = self.random
         self.number += 1
         who = 0 if random.random() < self.who else 1
         junk = random.randrange(1, 128) if random.random() < 0.03 else 0
-        return self.number, ("send", self.number, who, random.randrange(2), begin, random.random() < 0.6, junk)
+        touch = random.random() < 0.6 if touch is None else touch
+        return self.number, ("send", self.number, who, random.randrange(2), begin, touch, junk)
 
     def operation(self, number: int, kind: str | None = None, deep: bool = True) -> list[Step]:
         """What the application does."""
@@ -173,12 +193,16 @@ class Generator:
     def pause(self, chance: float) -> Any:
         """The process is suspended at a call of the store, and others run."""
         random = self.random
-        if random.random() >= chance:
+        if random.random() >= chance * self.pauses:
             return None
         steps: list[Step] = []
         for _ in range(random.randint(1, 3)):
             dice = random.random()
-            if dice < 0.45:
+            if self.focus == "slow" and dice < 0.5:
+                steps += [("tick", random.choice(TIMES[6:])), ("purge",)]
+            elif self.focus == "cut" and dice < 0.4:
+                steps += [("cut", 0), ("cut", 1)]
+            elif dice < 0.45:
                 steps += self.trip(None, deep=False)
             elif dice < 0.7:
                 steps += [self.tick(), ("purge",)]
@@ -200,10 +224,10 @@ class Generator:
             steps.append(("fail", number))
             if random.random() < 0.5:
                 return steps
-        if random.random() < 0.04:
+        if random.random() < self.again:
             steps += [("again", number, True), *self.operations(number, deep)]
         steps.append(self.answer(number, 0.06 if deep else 0))
-        if random.random() < 0.03:
+        if random.random() < self.again * 0.75:
             steps += [("again", number, True), *self.operations(number, deep), self.answer(number, 0)]
         if random.random() < 0.03:
             steps.append(("op", number, random.choice(("logout", "check"))))

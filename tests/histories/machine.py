@@ -80,6 +80,7 @@ class Request:
         self.others: list[tuple[Life, bool]] = []  # other logins that were alive at the load, and whether surely
         self.acts: set[str] = set()
         self.begun: list[Life] = []  # the logins that began in it
+        self.turns = False  # it carries a login or a logout
         self.deletes = False  # something that has been done deletes cookies
         self.known: set[str] = set()  # the values that this response carries in any case
         self.busy = False
@@ -642,7 +643,8 @@ class Machine:
         assert visit is not None
         visit.start_over()
         request.acts.add(act)
-        request.deletes = True
+        if request.state == "begun":
+            request.deletes = request.turns = True
         self.same_data(request)
 
     def do_forget(self, request: Request, visit: Visit, argument: Any, pause: Any) -> None:
@@ -1027,7 +1029,7 @@ class Machine:
         raised = next((each.event for each in request.calls if each.raised), self.model.event)
         self.model.end([each.copy.life for _, each in request.presented if each.copy.life.is_login], raised)
         self.counts["met: identity taken out where nobody is"] += 1
-        request.deletes = True
+        request.deletes = request.turns = True
 
     def _dropped(self, request: Request, visit: Visit, base: Held, now: int) -> None:
         """A write was not kept. It needs a reason."""
@@ -1207,7 +1209,7 @@ class Machine:
         self.counts["met: a change of user" if switched else "met: a login"] += 1
         if base is not None and not base.copy.life.is_login and full:
             self.counts["met: a login that takes data over"] += 1
-        request.deletes = True
+        request.deletes = request.turns = True
         visit.become(this)
 
     def _begin(
@@ -1251,7 +1253,7 @@ class Machine:
         self.counts["met: a staged logout"] += 1
         if any(isinstance(self.model.dead(each.copy, event - 1), str) for _, each in request.presented):
             self.counts["met: a logout that presents a dead login"] += 1
-        request.deletes = True
+        request.deletes = request.turns = True
         visit.become(left)
 
     # The answer
@@ -1278,8 +1280,8 @@ class Machine:
                 if late or request.is_untold:
                     browser.set_back = browser.turn
                     self.counts["met: a late answer sets the slot back"] += 1
-                browser.turn += 1
             browser.put(name, value, max_age)
+        browser.turn += request.turns
         for name in browser.jar:
             self.check(name == SLOT or name.removesuffix("-lease") in NAMES, "5: a cookie of an unknown name")
         if not before:
