@@ -91,6 +91,11 @@ class Request:
         self.start_event = 0
 
     @property
+    def is_untold(self) -> bool:
+        """Whether the browser had forgotten the slot: its Max-Age was over."""
+        return self.turn > 0 and all(name != SLOT for name, _ in self.pairs)
+
+    @property
     def degraded(self) -> bool:
         """Whether it was not answered what it asked about itself, when it asked last."""
         return any(not each.answered and each.method != "fence" for each in self.calls)
@@ -433,23 +438,26 @@ class Machine:
     def choose(self, request: Request, session: Any, now: int, event: int) -> Held | None:
         """The session that was found, which must be the best that is alive."""
         version, id_ = session.version, session.id
-        best, found = None, None
+        best, found, wrong = None, None, None
         others: list[tuple[Life, bool]] = []
         for cookie, each in request.presented:
             verdict = self.judge(request, each, now, event)
-            is_it = version and each.copy.version == version and self.world.unseal_id(cookie) == id_
+            is_dead = isinstance(verdict, str)
             if verdict is None and (best is None or each.rank > best.rank):
                 best = each
-            if is_it and (found is None or each.rank > found.rank):
-                found = each
-                if isinstance(verdict, str) and self.was_overslept(request, each, now):
-                    self.counts["met: a load that took longer than its session lives"] += 1
-                else:
-                    self.check(not isinstance(verdict, str), str(verdict))
-            if not isinstance(verdict, str) and each.copy.life.is_login:
+            if version and each.copy.version == version and self.world.unseal_id(cookie) == id_:
+                # Of two copies of one version, which writes in parallel have made, that which is alive.
+                better = found is None or (wrong is not None and not is_dead) or each.rank > found.rank
+                if better and (found is None or wrong is not None or not is_dead):
+                    found, wrong = each, verdict if is_dead else None
+            if not is_dead and each.copy.life.is_login:
                 others.append((each.copy.life, verdict is None))
-            elif isinstance(verdict, str):
+            elif is_dead:
                 self.counts["met: a dead cookie was presented"] += 1
+        if found is not None and wrong is not None and self.was_overslept(request, found, now):
+            self.counts["met: a load that took longer than its session lives"] += 1
+        else:
+            self.check(wrong is None, str(wrong))
         self.check(found is not None or not version, "7: a session out of nowhere")
         if best is not None and found is not best:
             if found is None or best.rank > found.rank:
@@ -511,6 +519,8 @@ class Machine:
         for tag in (EVERYTHING, *asked, f"user:{visit.identities[1]}"):
             since = asked.get(tag, request.start_event)
             if any(at > since for at, _, _ in model.revoked.get(tag, ())):
+                # A login is in doubt then whether the session that it follows has been ended.
+                request.blurred = request.blurred or visit.act() == "login"
                 return None
         self.check(verdict is VAGUE or (what is not None and what.unasked), "2: a conflict without a reason")
         request.blurred = True
@@ -974,6 +984,9 @@ class Machine:
         ):
             if base is None and len(request.presented) == 1 and len(request.pairs) <= 3:
                 base = request.presented[0][1]
+            strays = [self.world.leases[value].lease.life for _, value in request.pairs if value in self.world.leases]
+            if base is not None and any(each is not base.copy.life for each in strays):
+                return  # the lease of a login in parallel is a hint that this one is not due yet
             if base is None or request.visit is not None and request.visit.standing != "held":
                 return
             fine = (
@@ -1156,9 +1169,11 @@ class Machine:
             data = [less] if isinstance(verdict, str) else [full] if verdict is None else [full, less]
             if isinstance(verdict, str):
                 self.counts["met: a login from a session that is over"] += 1
+            elif any(at > request.start_event for each in tags for at, _, _ in self.model.revoked.get(each, ())):
+                data = [full, less]  # the user was logged out everywhere just now: in doubt it begins without the data
         life = self.model.life(user, True)
         life.browser, life.turn = request.browser, request.turn
-        life.untold = request.turn > 0 and all(name != SLOT for name, _ in request.pairs)  # its Max-Age is over
+        life.untold = request.is_untold
         request.begun.append(life)
         try:
             this = self.sealed(request, sent, life, tags, passed, data, begins=True)
@@ -1254,7 +1269,8 @@ class Machine:
         deletes_only = [name for name, value, _ in request.answer if value is None]
         for name, value, max_age in request.answer:
             if name == SLOT:
-                if browser.turn > request.turn and value != browser.jar.get(SLOT, (value, 0))[0]:
+                late = browser.turn > request.turn and value != browser.jar.get(SLOT, (value, 0))[0]
+                if late or request.is_untold:
                     browser.set_back = browser.turn
                     self.counts["met: a late answer sets the slot back"] += 1
                 browser.turn += 1
