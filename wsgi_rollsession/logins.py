@@ -81,7 +81,7 @@ def log_in(exchange: Exchange) -> None:
     session = exchange.following
     is_lost = exchange.standing is Standing.LOST and not exchange.is_cleared
     if is_lost or exchange.change(document.dump()) is Change.SWITCHED:
-        document.keep_assigned()
+        document = document.only_assigned()
     now = exchange.now()
     if session is not None and (ended := session.expired(now)) is not None:
         return _log_in_without(exchange, session, ended)
@@ -126,6 +126,7 @@ def log_in(exchange: Exchange) -> None:
     exchange.advance_slot()
     exchange.settle(sent)
     exchange.become(Presented(name, opened))
+    exchange.document = document
 
 
 def _log_in_without(exchange: Exchange, session: Presented, ended: Ended) -> None:

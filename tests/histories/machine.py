@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from random import Random
 from typing import Any, NamedTuple
 
 from wsgi_rollsession import RollSession, SessionConflict, SessionTooLarge, StoreUnavailable
@@ -987,7 +986,7 @@ class Machine:
             strays = [self.world.leases[value].lease.life for _, value in request.pairs if value in self.world.leases]
             if base is not None and any(each is not base.copy.life for each in strays):
                 return  # the lease of a login in parallel is a hint that this one is not due yet
-            if base is None or request.visit is not None and request.visit.standing != "held":
+            if base is None or (request.visit is not None and request.visit.standing != "held"):
                 return
             fine = (
                 self.judge(request, base, now, event) is None
