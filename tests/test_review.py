@@ -375,7 +375,7 @@ def test_clear_and_regenerate_is_no_login_of_nobody() -> None:
 
 
 def test_a_switch_that_does_not_fit_loses_nothing() -> None:
-    """1. Somebody else is stored, and too much. 2. ``save()`` raises. 3. The user before is stored again: all is kept."""
+    """1. Somebody else is stored, and too much. 2. ``save()`` raises. 3. The user before is stored: all is kept."""
     clock = Clock()
     browser = Browser(wrap(clock, identity_key="user"), clock)
     browser.do(lambda s: s.update(user="alice", cart=1))

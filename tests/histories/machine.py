@@ -29,7 +29,7 @@ from .model import (
 )
 from .world import NAME, NAMES, SLOT, SLOTS, Browser, Call, Cookie, LeaseCookie, Process, World
 
-#: A step: what happens, and to what. Numbers of requests that do not exist are passed over, so any step can be left out.
+#: A step: what happens, and to what. Requests that do not exist are passed over, so any step can be left out.
 Step = tuple[Any, ...]
 USERS = ("alice", "bob")
 #: Acts that end no login.

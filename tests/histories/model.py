@@ -278,7 +278,7 @@ class Visit:
 
     def user(self) -> str | None:
         """For whom something is stored now."""
-        before, after = self.identities
+        after = self.identities[1]
         if after is not None:
             return after
         if self.regeneration is not None and self.regeneration.tags:
