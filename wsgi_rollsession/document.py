@@ -72,7 +72,7 @@ class Document:
         """As ``keep_assigned``, and this document stays as it is."""
         other = Document(EMPTY)
         other._data, other.assigned = dict(self.read()), {*self.assigned}
-        other._nested = self._nested
+        other._suspect, other._nested = True, self._nested
         other.keep_assigned()
         return other
 
