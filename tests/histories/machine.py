@@ -378,6 +378,8 @@ class Machine:
                 job(request.session)
             except (StoreUnavailable, SessionConflict, SessionTooLarge) as error:
                 errors.append(error)
+            except ValueError as error:  # it lacks a tag that it must have
+                raise AssertionError(f"1: {error}") from error
 
         request.job, request.busy, request.start_event = guarded, True, self.model.event
         lives = self.lives(request) if pause is not None else []
@@ -530,7 +532,7 @@ class Machine:
         assert visit is not None
         logins = any(each.is_login for each in self.lives(request))
         fence = next((each.answered for each in request.calls if each.method == "fence"), not logins)
-        if act not in ("", "logout") and visit.leaves and fence:
+        if act not in ("", "login", "logout") and visit.leaves and fence:
             self._end_unseen(request)  # that was done first
             visit.leaves = False
             if visit.regeneration is not None and visit.regeneration.tags is None:
@@ -607,7 +609,7 @@ class Machine:
         base = visit.base if not visit.cleared and visit.standing != "lost" else None
         user = visit.identities[1]
         known = (*(base.copy.tags if base is not None else ()), *(tags or ()), *([f"user:{user}"] if user else ()))
-        asked = dict.fromkeys((EVERYTHING, *known), event)
+        asked = dict.fromkeys((EVERYTHING, *known), self.model.event if unasked else event)
         if base is not None:
             verdict = self.judge(request, base, at, event)
             is_login = base.copy.life.is_login
@@ -689,8 +691,6 @@ class Machine:
         start, now, act = self.model.event, self.world.clock.wall, visit.act()
         error = self.perform(request, lambda session: session.save(), pause)
         if error is not None:
-            if act == "login" and (visit.standing == "lost" or visit.change() == "switch"):
-                visit.keep_assigned()
             self.after_error(request, error, act)
             self.ambiguous(request)
             return
@@ -885,6 +885,8 @@ class Machine:
         if act in ("roll", "nothing", "send", "drop", "conflict"):
             self.check(not sessions, "3: a session was sent that nobody wrote")
             self.check(act != "conflict", "8: a conflict went unnoticed")
+            if act == "send" and base is not None and not saved:
+                request.committed_at = min(request.committed_at, base.copy.stamp)
             if act == "send" and base is not None and any(value in request.known for _, value, _ in sent):
                 names = {
                     name for name, value, _ in sent if value in world.cookies and world.cookies[value].copy is base.copy
@@ -902,14 +904,14 @@ class Machine:
 
     def sealed(
         self, request: Request, sent: tuple[str, str, int | None], life: Life, tags: frozenset[str],
-        passed: dict[str, int | None], data: Sequence[dict[str, Any]], *, begins: bool = False,
+        passed: dict[str, int], data: Sequence[dict[str, Any]], *, begun: int | None = None,
     ) -> Held:  # fmt: skip
         """A session cookie was sealed; whose data may be any of *data*."""
         name, value, max_age = sent
         world = self.world
         issued, record, fail_open, unasked, transient = world.unseal(name, value)
-        if unasked and begins:
-            passed = dict.fromkeys(passed)
+        if unasked and begun is not None:
+            passed = dict.fromkeys(passed, -1 - begun)
         found = request_data(record.data)
         copy = Copy(
             life, record.version, issued, record.idle, record.ends, record.created, record.authenticated, fail_open,
@@ -919,7 +921,7 @@ class Machine:
         self.check(bool(record.authenticated) == life.is_login, "7: the login time is wrong")
         world.cookies[value] = Cookie(name, value, request.process.setup.keys[0], copy)
         world.ids[value] = record.id.hex()
-        self.check(not unasked or None in passed.values(), "7: begun unasked, and the store was asked")
+        self.check(not unasked or min(passed.values()) < 0, "7: begun unasked, and the store was asked")
         self._is_nobody_elses(request, copy)
         left = max((record.ends - world.clock.wall) // 1000, 0)
         self.check(max_age is None if transient else max_age is not None and max_age >= left, "4: a wrong Max-Age")
@@ -1153,10 +1155,11 @@ class Machine:
             position -= 1
         before = request.calls[: position + 1] if position >= 0 else request.calls
         asked = [each.event for each in before if each.method == "lookup_now" and each.answered]
-        passed: dict[str, int | None] = {}
+        passed: dict[str, int] = {}
+        begun = request.start_event if what is None else what.asked[EVERYTHING]
         for each in (EVERYTHING, *tags):
             known = what is not None and each in what.asked
-            passed[each] = what.asked[each] if known and what is not None else asked[-1] if asked else None
+            passed[each] = what.asked[each] if known and what is not None else asked[-1] if asked else -1 - begun
         full = visit.data
         less = {key: value for key, value in full.items() if key in visit.assigned}
         unasked = request.degraded
@@ -1175,7 +1178,7 @@ class Machine:
         life.untold = request.is_untold
         request.begun.append(life)
         try:
-            this = self.sealed(request, sent, life, tags, passed, data, begins=True)
+            this = self.sealed(request, sent, life, tags, passed, data, begun=begun)
         except AssertionError as error:
             if data == [less] and str(error).startswith("3: "):
                 raise AssertionError(f"1: data live on in {life}") from None
@@ -1215,8 +1218,8 @@ class Machine:
         process = request.process
         asked = [each.event for each in request.calls if each.method == "lookup_now" and each.answered]
         life = self.model.life(None, False)
-        passed: dict[str, int | None] = {EVERYTHING: asked[0] if asked else None}
-        this = self.sealed(request, sent, life, frozenset(), passed, [visit.data], begins=True)
+        passed = {EVERYTHING: asked[0] if asked else -1 - request.start_event}
+        this = self.sealed(request, sent, life, frozenset(), passed, [visit.data], begun=request.start_event)
         self._within(request, this, until + process.absolute_ms, process.idle_s, until)
         return this
 

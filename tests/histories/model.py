@@ -88,8 +88,8 @@ class Copy(NamedTuple):
     authenticated: int
     fail_open: bool
     tags: frozenset[str]
-    #: By tag, and for everything: the last event that it knew when it began. None: nobody could be asked.
-    passed: dict[str, int | None]
+    #: By tag, and for everything: the last event that it knew when it began; less 1 and negative if nobody could be asked.
+    passed: dict[str, int]
     data: dict[str, Any]
 
     @property
@@ -173,7 +173,7 @@ class Model:
         if self.losses:
             begun = copy.passed[EVERYTHING]
             for at, wall in self.losses:
-                if at <= event and (begun is None or begun < at) and copy.created > wall:
+                if at <= event and begun < at and copy.created > wall:
                     return VAGUE
         if life.ended is not None and life.ended <= event:
             return "1: alive after its end"
@@ -183,8 +183,8 @@ class Model:
                 for at, steady, broken in self.revoked.get(tag, ()):
                     if at > event:
                         break
-                    if passed is None:
-                        if copy.created <= steady:
+                    if passed < 0:  # the time of creation decides
+                        if at > -1 - passed:
                             return broken
                         vague = vague or copy.created <= steady + AHEAD_MS
                     elif at > passed:
