@@ -11,8 +11,9 @@ from unittest import mock
 
 import pytest
 
-from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store, sqlite_file
+from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.local_set import LocalSet
+from wsgi_rollsession.revocation.sqlite import database
 from wsgi_rollsession.testing.stores import HOUR_MS, KeptUntil, RevocationContract, SharedRevocationContract
 
 
@@ -62,19 +63,19 @@ def the_last_lifetime_counts(self: LocalSet, rows: Iterable[tuple[bytes, int, in
 
 
 _load = LocalSet.load
-_RAISE = sqlite_file._RAISE
+_RAISE = database._RAISE
 LIFETIMES = [
     (TestMemory.test_a_raise_renews_the_lifetime, LocalSet, "load", renews_only_what_grows),
     (TestMemory.test_a_raise_never_shortens_a_lifetime, LocalSet, "load", the_last_lifetime_counts),
     (
         TestSQLite.test_a_raise_renews_the_lifetime,
-        sqlite_file,
+        database,
         "_RAISE",
         _RAISE.replace("max(:raised, coalesce(max(raised), 0))", "coalesce(max(raised), :raised)"),
     ),
     (
         TestSQLite.test_a_raise_never_shortens_a_lifetime,
-        sqlite_file,
+        database,
         "_RAISE",
         _RAISE.replace("max(:raised, coalesce(max(raised), 0))", ":raised"),
     ),

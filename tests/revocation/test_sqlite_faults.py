@@ -19,7 +19,8 @@ import pytest
 from wsgi_rollsession import StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, session_key
-from wsgi_rollsession.revocation.sqlite import PERIOD, WAIT, SQLiteRevocations
+from wsgi_rollsession.revocation.sqlite import SQLiteRevocations
+from wsgi_rollsession.revocation.sqlite.store import PERIOD, WAIT
 
 from .workers import HOUR_MS, Worker, eventually, report
 
