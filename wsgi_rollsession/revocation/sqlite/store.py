@@ -56,7 +56,7 @@ from .database import (
     snapshot,
 )
 from .files import Files
-from .generation import LEASE, NOTHING, SETTLED, SIZE, decoded, file_state
+from .generation import LEASE, NOTHING, SETTLED, GenerationFile, decoded, file_state
 
 log = logging.getLogger("wsgi_rollsession")
 
@@ -67,6 +67,8 @@ WAIT = 1.0
 WRITE_WAIT = 5.0
 #: Seconds after which a check looks at the files and the rows whatever the stamp says.
 PERIOD = 1.0
+#: Seconds for which a look at the stamp holds.
+LOOK = LEASE
 #: Seconds after a loss was found, before the set begins anew. Numbers are whole seconds: a genesis that was written
 #: just before, and is lost as well, must be smaller. And a running process may know that nothing is lost.
 _BEGIN_ANEW = 2.1
@@ -132,7 +134,7 @@ class SQLiteRevocations:
         self._loading = False  # rows are being read just now, or another process is waited for
         self._closed = False
         # What a look compares: the open stamp, what it said when the rows were read, and the database.
-        self._look: tuple[int, bytes, FileState] | None = None
+        self._look: tuple[GenerationFile, bytes, FileState] | None = None
         self._current_until = 0.0
         self._check_at = 0.0
 
@@ -176,18 +178,18 @@ class SQLiteRevocations:
         begun = monotonic()
         if self._look is None or begun >= self._check_at:
             return False
-        stamp, settled, state = self._look
+        generation, settled, state = self._look
         try:
-            content = os.pread(stamp, SIZE, 0)  # if somebody closes it meanwhile, this fails, or differs
+            content = generation.content()  # if another thread closes it meanwhile, this fails, or differs
             if not content.startswith(settled):
                 return False
             # While a commit is under way the file changes, and what it raises has not been confirmed to anybody.
             is_settled = content.startswith(NOTHING, SETTLED)
-            if is_settled and file_state(self._path) != state:
+            if file_state(self._path) != state if is_settled else not generation.is_in_place():
                 return False
         except OSError:
             return False
-        self._current_until = begun + LEASE
+        self._current_until = begun + LOOK
         return True
 
     def _refresh(self) -> None:
@@ -250,8 +252,8 @@ class SQLiteRevocations:
         self._local.purge(self._monotonic())
         self._latest_ms = max(now, self._latest_ms)
         self._check_at = begun + PERIOD
-        self._look = files.generation.fd, content[:SETTLED], stamp.file
-        self._current_until = begun + LEASE  # last, for this lets other threads use the local set
+        self._look = files.generation, content[:SETTLED], stamp.file
+        self._current_until = begun + LOOK  # last, for this lets other threads use the local set
         return True
 
     def _mistrust(self, files: Files, error: sqlite3.Error) -> None:
