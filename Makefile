@@ -2,6 +2,7 @@
 #
 #   make demo               the race, in the terminal and then in your browser (ONCE=1: only the terminal; PORT=8000)
 #   make test               the whole suite (ARGS="-k fence" is passed to pytest; the slow marker is in test-slow)
+#   make test-frameworks    the test suites of the frameworks themselves, with this package's sessions
 #   make test-slow lint typecheck coverage clean
 #   PYTHON=/path/to/python  the interpreter to use, if not the first suitable one on PATH
 
@@ -10,7 +11,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 INPUTS := setup.py $(wildcard requirements/*.txt) tests/fetch_redis.py
 
-.PHONY: help demo test test-slow lint format typecheck coverage clean
+.PHONY: help demo test test-slow test-frameworks lint format typecheck coverage clean
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
 
@@ -23,6 +24,12 @@ test: $(VENV)/test.stamp
 
 test-slow: $(VENV)/test.stamp
 	$(PY) -m pytest -m slow $(ARGS)
+
+# An environment of its own: these suites want other versions of pytest than ours.
+test-frameworks: $(VENV)-frameworks/made.stamp
+	$(VENV)-frameworks/bin/python -m tests.frameworks.upstream --cache $(VENV)-frameworks/sdists $(ARGS)
+	$(VENV)-frameworks/bin/python -m tests.frameworks.upstream_django --cache $(VENV)-frameworks/sdists
+	$(VENV)-frameworks/bin/python -m tests.frameworks.upstream_pyramid --cache $(VENV)-frameworks/sdists
 
 coverage: $(VENV)/test.stamp
 	PATH="$$PATH:$(CURDIR)/$(VENV)/bin" $(PY) -m pytest -n auto --dist loadfile --cov --cov-report=term $(ARGS)
@@ -82,6 +89,11 @@ $(VENV)/test.stamp: $(VENV)/.made
 	$(PY) -m pip install -q --disable-pip-version-check -r requirements/test.txt
 	@$(PY) tests/fetch_redis.py $(VENV)/bin
 	@touch $@ $(VENV)/demo.stamp
+
+$(VENV)-frameworks/made.stamp: $(VENV)/.made requirements/frameworks.txt
+	$(PY) -m venv --clear $(VENV)-frameworks
+	$(VENV)-frameworks/bin/python -m pip install -q --disable-pip-version-check -r requirements/frameworks.txt
+	@touch $@
 
 $(VENV)/lint.stamp: $(VENV)/.made
 	$(PY) -m pip install -q --disable-pip-version-check -r requirements/lint.txt -e .

@@ -8,6 +8,9 @@ README = Path(__file__).with_name("README.md")
 
 PASTE = ["PasteDeploy>=3.0.1"]
 DEMO = ["gunicorn>=21.2"]
+DJANGO = ["Django>=5.2"]
+FLASK = ["Flask>=3.0"]
+PYRAMID = ["pyramid>=2.0.2"]
 
 setup(
     name="wsgi_rollsession",
@@ -24,14 +27,27 @@ setup(
     install_requires=["cryptography>=41.0", "redis>=6.0", "WebOb>=1.8.9"],
     extras_require={
         "demo": DEMO,
+        "django": DJANGO,
+        "flask": FLASK,
         "hiredis": ["hiredis>=3.0"],
         "paste": PASTE,
+        "pyramid": PYRAMID,
         "test": [
             *DEMO,
+            *DJANGO,
+            *FLASK,
             *PASTE,
+            *PYRAMID,
+            "Beaker>=1.13",
+            "bottle>=0.13",
+            "CherryPy>=18.10",
+            "falcon>=4.0",
+            "Flask-Login>=0.6.3",
+            "Flask-WTF>=1.2",
             "gevent>=23.9",
             "hiredis>=3.0",
             "hypothesis>=6.98",
+            "pyramid-retry>=2.1.1",
             "pytest>=8",
             "pytest-cov>=5",
             "pytest-timeout>=2.3",

@@ -18,38 +18,40 @@ from .cost import SIZE, Bench
 
 def functions() -> dict[str, Callable[[], Any]]:
     """Step -> a call of it, with the cookies of somebody who logged in a while ago."""
-    from wsgi_rollsession import middleware, policy, seal, session, token
+    from wsgi_rollsession import caching, document, policy, seal, token
+    from wsgi_rollsession.arrival import Arrival
     from wsgi_rollsession.exchange import Exchange
-    from wsgi_rollsession.presented import Presented
+    from wsgi_rollsession.presented import Site
+    from wsgi_rollsession.session import Session
 
     bench = Bench(contenders()["rollsession-sqlite"], "", (SIZE,), 1)
     application = bench.applications["still"]
-    context, clock = application.sessions, CLOCKS[id(application)]
-    header, now = bench.environs["still", "read", SIZE]["HTTP_COOKIE"], int(clock() * 1000)
-    sessions, leases = context.cookies.parse(header)
-    ((name, value),) = sessions
-    lease_value = leases[name]
-    exchange = Exchange(context, header, now)
-    presented = Presented(context, name, value, lease_value, now)
-    record, text = presented.record, presented.record.data.decode()
-    data = session._decode(text)[0]
+    site = Site(application.sessions.settings, application.sessions.revocations)
+    header, now = bench.environs["still", "read", SIZE]["HTTP_COOKIE"], int(CLOCKS[id(application)]() * 1000)
+    found, opening = site.cookies.parse(header), site.open_header(header)
+    ((name, value),) = found.sessions
+    ((lease_value,),) = found.leases.values()
+    ((_, opened),) = opening.sessions
+    record, text = opened.record, opened.record.data.decode()
+    data = document.decode(text)[0]
     plaintext = token.pack(record)
-    lease, lease_name = token.Lease(now, presented.idle, record.version), context.cookies.lease_name(name)
-    cookie = context.cookies.set(lease_name, lease_value, 3600)
+    lease, lease_name = token.Lease(now, opened.idle, record.version), site.cookies.lease_name(name)
+    cookie = site.cookies.header(lease_name, lease_value, 3600)
     given = [("Content-Type", "application/json"), ("Content-Length", "17")]
     return {
-        "objects of the request": lambda: Exchange(context, header, int(clock() * 1000)),
-        "find a fresh stamp": exchange._looks_due,
-        "take the header apart": lambda: context.cookies.parse(header),
-        "recall what was opened": lambda: Presented(context, name, value, lease_value, now),
-        "or open it anew: the session": lambda: context._open(name, value),
-        "or open it anew: the lease": lambda: seal.open_lease(context.ring, lease_name, record.id, lease_value),
-        "ask the fences": lambda: policy.refused(record, context.store.lookup(presented.keys)),
-        "JSON to data": lambda: session._decode(text),
-        "data to JSON": lambda: session._encode(data).encode(),
-        "seal a lease": lambda: seal.seal_lease(context.ring, lease_name, record.id, lease),
-        "seal a session": lambda: seal.seal_session(context.ring, name, now, plaintext),
-        "add Vary and a cookie": lambda: middleware._merged(given, [cookie], False, True),
+        "objects of the request": lambda: Session(Exchange(site, header)),
+        "find a fresh lease": lambda: site.last_lease(header),
+        "recall what was opened": lambda: Arrival(site.open_header(header)),
+        "or take the header apart": lambda: site.cookies.parse(header),
+        "and open it anew: the session": lambda: token.unpack(seal.open_session(site.ring, name, value)[1]),
+        "and open it anew: the lease": lambda: seal.open_lease(site.ring, lease_name, record.id, lease_value),
+        "ask the fences": lambda: policy.refused(site.store.lookup(opened.keys), opened.limits),
+        "JSON to data": lambda: document.decode(text),
+        "data to JSON": lambda: document.encode(data).encode(),
+        "seal a lease": lambda: seal.seal_lease(site.ring, lease_name, record.id, lease),
+        "seal a session": lambda: seal.seal_session(site.ring, name, now, plaintext),
+        "may it be stored?": lambda: caching.is_storable(given, now / 1000),
+        "add Vary and a cookie": lambda: caching.merged(given, [cookie], lease_only=True, was_read=True),
         **of_gunicorn(given, [*given, ("Vary", "Cookie")], [*given, ("Vary", "Cookie"), ("Set-Cookie", cookie)]),
     }
 

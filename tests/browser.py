@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from wsgi_rollsession import RollSession, RollSessionError, Session, StoreUnavailable, generate_key
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.revocation import Revocations, StoreOptions
+from wsgi_rollsession.revocation.clock import SteadyClock
+from wsgi_rollsession.revocation.fence import EVERYTHING
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 
 Handler = Callable[[Session], Any]
@@ -51,8 +54,8 @@ class Answer:
 
     @property
     def set_cookies(self) -> list[str]:
-        """The values of its Set-Cookie headers."""
-        return [value for name, value in self.headers if name.lower() == "set-cookie"]
+        """The values of its Set-Cookie headers, without the blanks around them, which no client sees."""
+        return [value.strip() for name, value in self.headers if name.lower() == "set-cookie"]
 
     def header(self, name: str) -> str | None:
         """The value of a header that occurs once."""
@@ -63,6 +66,11 @@ class Answer:
     def sent(self) -> dict[str, str]:
         """What it sets, by name; a deletion is an empty value."""
         return {cookie.partition("=")[0]: cookie.partition("=")[2].partition(";")[0] for cookie in self.set_cookies}
+
+    def max_ages(self) -> list[int]:
+        """The Max-Age of everything that it sets, but for the slot; of deletions too."""
+        found = [re.search("; Max-Age=([^;]*)", each) for each in self.set_cookies if "-slot=" not in each]
+        return [int(each[1]) for each in found if each is not None]
 
 
 class Browser:
@@ -82,9 +90,9 @@ class Browser:
         return dict(self._sent())
 
     @property
-    def sessions(self) -> list[str]:
-        """The names of the session cookies that would be sent: those of leases and of the slot are not."""
-        return [name for name in self.cookies if not name.endswith(("-lease", "-slot"))]
+    def sessions(self) -> dict[str, str]:
+        """The session cookies that would be sent, by name: leases and the slot are none."""
+        return {name: value for name, value in self.cookies.items() if not name.endswith(("-lease", "-slot"))}
 
     def _sent(self) -> list[tuple[str, str]]:
         now = self.clock()
@@ -125,6 +133,11 @@ class Browser:
             else:
                 jar[name] = (value, None if age is None else self.clock() + age, rest)
         return answer
+
+    def take(self, answer: Answer) -> None:
+        """Receive an answer as a thief does, who obeys no deletion."""
+        kept = [("Set-Cookie", each) for each in answer.set_cookies if "Max-Age=0" not in each]
+        self.receive(Answer(answer.status, kept, None, b""))
 
     def do(self, handler: Handler, **environ: Any) -> Any:
         """A request and its answer; the handler's result."""
@@ -210,12 +223,11 @@ def dispatch(environ: dict[str, Any], start_response: Callable[..., Any]) -> lis
 
 
 def with_error_page(error: type[Exception], status: str) -> Callable[..., list[bytes]]:
-    """As ``dispatch``, but it answers with *status* when its response cannot start for *error*."""
+    """As ``dispatch``, but it answers with *status* when its handler, or the start of its response, raises *error*."""
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        environ["test.holder"]["result"] = environ["test.handler"](environ[SESSION])
         try:
-            start_response("200 OK", [])
+            return dispatch(environ, start_response)
         except error:
             start_response(status, [], sys.exc_info())
         return [b""]
@@ -241,7 +253,59 @@ def wrap(clock: Clock | None = None, application: Any = dispatch, **options: Any
         def store(_: StoreOptions) -> Revocations:
             return made
 
-    return RollSession(application, revocations=store, **options)
+    wrapped = RollSession(application, revocations=store, **options)
+    if isinstance(clock, Clock):
+        # Held against the real monotonic clock, a clock that stands still would fall behind by as long as a test takes.
+        wrapped.sessions._site.steady_clock = _steady(clock)
+    return wrapped
+
+
+def _steady(clock: Clock) -> SteadyClock:
+    return SteadyClock(lambda: int(clock() * 1000), lambda: int(clock.monotonic() * 1000))
+
+
+def open_browser(clock: Clock, **options: Any) -> Browser:
+    """A browser before an application of its own. The store is as if it had been there for long."""
+    return Browser(wrap(clock, **options), clock)
+
+
+def logged_in(clock: Clock, user: str = "alice", **options: Any) -> Browser:
+    """A browser in which somebody has just logged in, before an application of its own."""
+    browser = open_browser(clock, **options)
+    browser.do(login(user))
+    return browser
+
+
+def another(browser: Browser, **options: Any) -> RollSession:
+    """The same application under other options, with the same store."""
+    return wrap(browser.clock, revocations=store_of(browser), **options)
+
+
+def raced(clock: Clock, handlers: Sequence[Handler], **options: Any) -> Browser:
+    """A browser that holds what requests have begun that did not know of each other, a second apart: four at most."""
+    browser = open_browser(clock, **options)
+    for handler in handlers:
+        known = [each for each in browser.header().split("; ") if "-slot=" in each]
+        browser.receive(browser.call(handler, header="; ".join(known)))
+        clock.advance(1)
+    assert len(browser.sessions) == len(handlers)
+    return browser
+
+
+def filter_of(browser: Browser) -> RollSession:
+    """The application that the browser is in front of."""
+    assert isinstance(browser.application, RollSession)
+    return browser.application
+
+
+def store_of(browser: Browser) -> Revocations:
+    """The store behind the browser's application."""
+    return filter_of(browser).sessions.revocations
+
+
+def presenting(browser: Browser, header: str, handler: Handler | None = None) -> Any:
+    """The result for somebody who sends *header*."""
+    return call(browser.application, handler or who, header).result
 
 
 def memory(clock: Clock, lifetime_s: float = 0) -> MemoryRevocations:
@@ -308,12 +372,29 @@ class Fragile:
         return ask
 
 
+class Lagging(MemoryRevocations):
+    """A store whose loads answer from a copy that has not heard of anything yet, and which counts what it is asked."""
+
+    def __init__(self, clock: Clock) -> None:
+        now = lambda: int(clock() * 1000)  # noqa: E731
+        super().__init__(StoreOptions(lifetime_ms=86_400_000), _clock=now, _monotonic=now)
+        self.asked: list[str] = []
+
+    def lookup(self, keys: Sequence[bytes]) -> Sequence[int]:
+        self.asked.append("lookup")
+        return [super().lookup((EVERYTHING,))[0], *(0 for _ in keys[1:])]
+
+    def lookup_now(self, keys: Sequence[bytes]) -> Sequence[int]:
+        self.asked.append("lookup_now")
+        return super().lookup(keys)
+
+
 def announce(store: MemoryRevocations, application: RollSession) -> int:
     """Tell a store that a test has made how long fences live, as one that processes share is told by each.
 
     Returns the lifetime that counts, in milliseconds: the longest.
     """
-    lifetime_ms = max(store._options.lifetime_ms, application.settings.fence_lifetime_ms)
+    lifetime_ms = max(store._options.lifetime_ms, application.sessions.settings.fence_lifetime_ms)
     store._options = replace(store._options, lifetime_ms=lifetime_ms)
     store._local.lifetime_ms = lifetime_ms
     return lifetime_ms

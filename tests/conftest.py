@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from wsgi_rollsession.keys import PREFIX
 
+from .browser import Clock
 from .chromium import chromium
 from .servers import proxy, redis_server, redis_url
 
@@ -18,6 +19,12 @@ __all__ = ["chromium", "proxy", "redis_server", "redis_url"]
 # A slow machine is no failure; what is bounded in time is asserted where it is promised.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of one test."""
+    return Clock()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -1,7 +1,8 @@
 """An application for the tests over real HTTP: the filter several times over, and gates that work across processes.
 
 A request that passes ``gate=NAME`` looks at the session, then waits until somebody opens that gate, then does its
-thing. With ``confirm_gate=NAME`` it waits after the session layer has asked the fences and before it emits a cookie.
+thing. With ``done_gate=NAME`` it waits when it has done its thing, and with ``confirm_gate=NAME`` after the session
+layer has asked the fences and before it emits a cookie.
 A request with the header ``X-Worker: PID`` is turned away by every other process, before anything has happened.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from wsgi_rollsession import RollSession, Session
+from wsgi_rollsession import RollSession, Session, SessionConflict
 from wsgi_rollsession.middleware import SESSION
 
 #: What names the JSON file that ``create`` reads: {"gates": folder, "mounts": {name: options of RollSession}}.
@@ -42,6 +44,29 @@ def hold(gate: Path) -> None:
 def _login(session: Session, query: dict[str, str]) -> None:
     session.regenerate(tags=[f"user:{query['user']}"])
     session["user"] = query["user"]
+    if "size" in query:
+        session["page"] = "x" * int(query["size"])
+
+
+def _elevate(session: Session, query: dict[str, str]) -> None:
+    session.regenerate()
+    session["role"] = "admin"
+
+
+def _leave(session: Session, query: dict[str, str]) -> None:
+    how = query["how"]
+    if how == "pop":
+        session.pop("user", None)
+    elif how == "del":
+        del session["user"]
+    elif how == "None":
+        session["user"] = None
+    elif how == "invalidate":
+        session.invalidate()
+    else:
+        session.clear()
+        if how != "clear":
+            session["message"] = "You were logged out."
 
 
 def _logout(session: Session, query: dict[str, str]) -> None:
@@ -62,6 +87,8 @@ def _untouched(session: Session, query: dict[str, str]) -> None:
 
 OPERATIONS: dict[str, Callable[[Session, dict[str, str]], Any]] = {
     "login": _login,
+    "elevate": _elevate,
+    "leave": _leave,
     "logout": _logout,
     "read": _read,
     "write": _write,
@@ -90,9 +117,18 @@ class Endpoints:
             return self._stream(session, start_response)
         if operation == "old-style":
             return self._write_callable(session, start_response)
-        result = OPERATIONS[operation](session, query)
+        try:
+            result = OPERATIONS[operation](session, query)
+            if "done_gate" in query:
+                hold(self.gates / query["done_gate"])
+            return self._json("200 OK", result, start_response)
+        except SessionConflict:
+            return self._json("409 Conflict", None, start_response, sys.exc_info())
+
+    @staticmethod
+    def _json(status: str, result: Any, start_response: Callable[..., Any], exc_info: Any = None) -> Iterable[bytes]:
         body = json.dumps({"pid": os.getpid(), "result": result}).encode()
-        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))], exc_info)
         return [body]
 
     @staticmethod
@@ -140,19 +176,22 @@ class Site:
 
 
 def _with_gate(application: RollSession) -> RollSession:
-    store = application.revocations
-    lookup_now = store.lookup_now
+    store: Any = application.sessions.revocations
+    for name in ("lookup_now", "compare_and_raise"):
+        setattr(store, name, _then_hold(getattr(store, name)))
+    return application
 
-    def ask_then_hold(keys: Any) -> Any:
-        numbers = lookup_now(keys)
+
+def _then_hold(ask: Callable[..., Any]) -> Callable[..., Any]:
+    def ask_then_hold(*arguments: Any) -> Any:
+        answer = ask(*arguments)
         gate = _confirm_gate.get()
         if gate is not None:
             _confirm_gate.set(None)
             hold(gate)
-        return numbers
+        return answer
 
-    store.lookup_now = ask_then_hold  # type: ignore[method-assign]
-    return application
+    return ask_then_hold
 
 
 def endpoints_factory(global_conf: dict[str, str], gates: str) -> Endpoints:

@@ -43,6 +43,9 @@ STORABLE: list[Headers] = [
             'max-age="60"',
             "max-age=60, must-revalidate",
             "max-age=60, no-cache",
+            # Who understands the status ignores no-store (RFC 9111, 5.2.2.3)
+            "must-understand, no-store, max-age=60",
+            "public, no-store, must-understand",
             "s-maxage=60",
             "max-age=0, s-maxage=60",
             "s-maxage=0, max-age=60",
@@ -235,6 +238,9 @@ def test_nothing_of_ours_gets_into_a_cache(headers: Headers, lease_only: bool) -
         ("NO-STORE", "NO-STORE"),
         ("private", "private, no-store"),
         ("public, max-age=60", "public, max-age=60, no-store"),
+        ("must-understand, no-store", "must-understand, no-store, private"),
+        ("must-understand, private", "must-understand, private, no-store"),
+        ("must-understand", "must-understand, no-store, private"),
         ("", "no-store"),
     ],
 )
@@ -252,6 +258,8 @@ def test_no_store_is_a_directive_of_its_own(value: str, after: str) -> None:
         ("no-store", "no-store"),
         ('private="x"', 'private="x", private'),
         ('x="private"', 'x="private", private'),
+        ("must-understand, no-store", "must-understand, no-store, private"),
+        ("must-understand", "must-understand, private"),
     ],
 )
 @pytest.mark.parametrize("name", [CC, *TARGETED])
@@ -384,6 +392,24 @@ def test_what_is_more_than_a_lease_makes_its_response_unstorable(headers: Header
         *(says(value) for name, value in answer.headers if name.lower() == "cache-control")
     )
     assert "Cookie" in (answer.header("Vary") or "")
+
+
+@pytest.mark.parametrize("handler", [untouched, who], ids=["untouched", "read"])
+def test_no_lease_on_what_a_cache_puts_on_a_stored_response(handler: Callable[[Session], Any]) -> None:
+    """A 304 carries none: a cache puts its headers on the response that it has stored (RFC 9111, 4.3.4)."""
+    clock = Clock()
+    for status, sent in (("304 Not Modified", []), ("200 OK", ["__Host-session-1-lease"])):
+
+        def application(
+            environ: dict[str, Any], start_response: Callable[..., Any], status: str = status
+        ) -> list[bytes]:
+            environ["test.handler"](environ[SESSION])
+            start_response(status, [])
+            return []
+
+        browser = due(clock)
+        browser.application = wrap(clock, application, revocations=browser.application.sessions.revocations)  # type: ignore[attr-defined]
+        assert list(browser.call(handler).sent()) == sent
 
 
 def test_a_write_on_a_storable_response_extends_nothing() -> None:

@@ -149,26 +149,32 @@ def test_four_logins_share_no_name() -> None:
         assert sorted(taken) == [1, 2, 3, 4]
 
 
-def stamped(stamp: int) -> str:
-    """A value with a clear time stamp."""
-    return urlsafe_b64encode(b"\x01" * 5 + stamp.to_bytes(6, "big") + bytes(88)).decode("ascii")
+def lease(renewed: int) -> str:
+    """A value that reads like a lease."""
+    clear = b"\x01" * 5 + renewed.to_bytes(6, "big") + (3600).to_bytes(4, "big") + (1).to_bytes(4, "big")
+    return urlsafe_b64encode(clear + bytes(17)).decode("ascii")
 
 
 @pytest.mark.parametrize(
-    ("header", "stamp"),
+    ("header", "renewed"),
     [
-        ("", 0),
-        ("x" * 200, 0),
-        (f"{SESSION}=garbage", 0),
-        (f"{SESSION}={stamped(7)}", 7),
-        (f"{SESSION}-lease={stamped(7)}", 7),
-        (f"{SESSION}={stamped(7)}; {SESSION}-lease={stamped(8)}; b=2", 8),
-        (f"{SESSION}={stamped(8)}; {OTHER}={stamped(7)}", 7),
+        ("", None),
+        ("x" * 200, None),
+        (f"{SESSION}=garbage", None),
+        (f"{SESSION}-lease=garbage", None),
+        (f"{SESSION}-lease={'=' * 48}", None),
+        (f"{SESSION}={lease(7)}", None),
+        (f"{SESSION}-lease={lease(7)}", 7),
+        (f"{SESSION}=x; {SESSION}-lease={lease(8)}; b=2", 8),
+        (f"{SESSION}-lease={lease(8)}; {OTHER}-lease={lease(7)}", 7),
+        (f"{SESSION}-lease={lease(8)}; {OTHER}=x", None),
+        (f"{SESSION}-lease={lease(8)}; __Host-session-slot=1", None),
     ],
 )
-def test_the_last_time(header: str, stamp: int) -> None:
-    """The last cookie that looks like ours gives its clear time stamp; no such cookie, or garbage, gives 0."""
-    assert cookies().last_time(header) == stamp
+def test_the_last_lease(header: str, renewed: int | None) -> None:
+    """The last cookie that looks like ours says what it is, if it is a lease."""
+    found = cookies().last_lease(header)
+    assert (None if found is None else found.renewed) == renewed
 
 
 NAMES: list[tuple[dict[str, Any], str, str]] = [

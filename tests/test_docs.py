@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from paste.deploy import loadapp
 from webob import Request
 
-from wsgi_rollsession import RollSession, StoreUnavailable, generate_key
+from wsgi_rollsession import RollSession, Session, StoreUnavailable, generate_key
 from wsgi_rollsession.cli import main
 from wsgi_rollsession.cookies import PAIRS
 from wsgi_rollsession.document import encode
@@ -179,6 +180,29 @@ def test_cookie_names() -> None:
         sessions += [name, cookies.other_half(name)]
     names = {*sessions, *map(cookies.lease_name, sessions), cookies.slot}
     assert set(re.findall(r"__Host-\S+", listed)) == names
+
+
+@pytest.mark.parametrize(
+    "code", blocks(ROOT / "docs/session.md", "python"), ids=lambda code: code.strip().splitlines()[-1][:40]
+)
+def test_the_session_piece_by_piece(code: str) -> None:
+    """Every example is run as the body of a request in which somebody is logged in."""
+    application = wrap(identity_key="user_id", revocations="memory://", amnesia="accept")
+    browser = Browser(application, Clock(time.time()))
+
+    def log_in(session: Session) -> None:
+        session.regenerate(tags=["user:42", "tenant:7"])
+        session["user_id"] = 42
+
+    browser.do(log_in)
+    ran = []
+
+    def view(session: Session) -> None:
+        exec(code, {"session": session, "application": application})
+        ran.append(code)
+
+    browser.do(view)
+    assert ran
 
 
 @pytest.fixture

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from wsgi_rollsession import Session, SessionTooLarge
+from wsgi_rollsession import Session, SessionConflict, SessionTooLarge
+from wsgi_rollsession.keys import KeyRing
+from wsgi_rollsession.revocation.fence import tag_key
+from wsgi_rollsession.seal import seal_session
+from wsgi_rollsession.token import MOST_WRITES, NEVER, Record, pack
 
-from .browser import Browser, Clock, call, get, login, put, with_error_page, wrap
+from .browser import KEY, START, Browser, Clock, call, get, login, put, with_error_page, wrap
 
 LIMIT = 4096
 error_page = with_error_page(SessionTooLarge, "500 Internal Server Error")
@@ -207,3 +211,69 @@ def test_a_roll_is_small(clock: Clock) -> None:
         clock.advance(100)
         (lease,) = browser.call(get("user")).set_cookies
         assert len(lease) <= 200 or "cookie_domain" in options
+
+
+LAST_EPOCH = 16_383 << 16
+ATTRIBUTES = "Path=/; secure; HttpOnly; SameSite=Lax"
+
+
+def worn(clock: Clock, version: int, *, anonymous: bool = False) -> Browser:
+    """A browser with a session of this version, in which alice is logged in, or nobody."""
+    name, now = ("__Host-session" if anonymous else "__Host-session-1"), int(START * 1000)
+    tags = () if anonymous else (tag_key("user:alice"),)
+    record = Record(
+        bytes(16), version, now, 0 if anonymous else now, 3600, NEVER, 0, (0,) * (len(tags) + 1), tags, b"{}"
+    )
+    browser = Browser(wrap(clock), clock)
+    browser.jar[name] = (seal_session(KeyRing(KEY), name, now, pack(record)), None, ATTRIBUTES)
+    return browser
+
+
+def test_the_writes_of_an_epoch(clock: Clock) -> None:
+    """After the last write of an epoch the next begins: of a login in the other half of its pair, else in its place."""
+    browser = worn(clock, MOST_WRITES)
+    old = browser.header()
+    answer = browser.call(put("a", 1))
+    assert [name for name, value in answer.sent().items() if value] == ["__Host-session-1b"]
+    browser.jar = {"__Host-session-1b": (answer.sent()["__Host-session-1b"], None, "")}
+    assert browser.do(lambda s: (s.version, s["a"], s.id)) == (1 << 16 | 1, 1, bytes(16).hex())
+    assert browser.call(lambda s: s.version, header=old).result == 0, "superseded"
+    browser = worn(clock, MOST_WRITES, anonymous=True)
+    assert list(browser.receive(browser.call(put("a", 1))).sent()) == ["__Host-session"]
+    assert browser.do(lambda s: (s.version, s["a"])) == (1 << 16 | 1, 1)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        lambda s: (s.regenerate(), s.save()),
+        lambda s: s.revoke_others("user:alice"),
+    ],
+    ids=["regenerate", "revoke others"],
+)
+def test_the_last_epoch(clock: Clock, handler: Callable[[Session], Any]) -> None:
+    """After the last epoch of a login there is none, which is a conflict; the login goes on."""
+    browser = worn(clock, LAST_EPOCH | 1)
+    with pytest.raises(SessionConflict, match="log in again"):
+        browser.call(handler)
+    assert browser.do(lambda s: (s.version, s.ended)) == (LAST_EPOCH | 1, None)
+    browser.do(put("a", 1))
+    assert browser.do(lambda s: (s.version, s["a"])) == (LAST_EPOCH | 2, 1)
+
+
+def test_the_last_write(clock: Clock) -> None:
+    """A write after the last of the last epoch is a conflict too; another login begins at the beginning."""
+    browser = worn(clock, LAST_EPOCH | MOST_WRITES)
+    with pytest.raises(SessionConflict, match="log in again"):
+        browser.call(lambda s: (s.update(a=1), s.save()))
+    assert browser.do(get("a")) is None
+    browser.receive(browser.call(lambda s: (s.invalidate(), login("alice")(s))))
+    assert browser.do(lambda s: (s.version, s["user"])) == (1, "alice")
+
+
+def test_the_last_write_of_an_anonymous_session(clock: Clock) -> None:
+    """Of an anonymous session likewise: what cannot be kept is dropped, and nobody is harmed."""
+    browser = worn(clock, LAST_EPOCH | MOST_WRITES, anonymous=True)
+    with pytest.raises(SessionConflict):
+        browser.call(lambda s: (s.update(a=1), s.save()))
+    assert browser.call(put("a", 1)).set_cookies == []

@@ -19,6 +19,7 @@ from webob import Request
 from wsgi_rollsession import ConfigurationError, RollSession, SessionCommitted, SessionTooLarge, StoreUnavailable
 from wsgi_rollsession.middleware import ROLL, SESSION
 from wsgi_rollsession.revocation.fence import EVERYTHING, session_key
+from wsgi_rollsession.session import exchange_of
 
 from .browser import KEY, Answer, Browser, Clock, call, dispatch, get, login, put, untouched, who, wrap
 
@@ -78,6 +79,11 @@ def environ(browser: Browser | None = None, **more: Any) -> dict[str, Any]:
     if browser is not None and browser.cookies:
         made["HTTP_COOKIE"] = browser.header()
     return {**made, **more}
+
+
+def store_of(browser: Browser) -> Any:
+    """The revocation set behind a browser's application."""
+    return browser.application.sessions.revocations  # type: ignore[attr-defined]
 
 
 # Ways to respond. The generators do not call start_response before the server asks for their first part.
@@ -148,7 +154,7 @@ def test_the_cookie_is_on_every_kind_of_response(clock: Clock, way: Application)
     answer = browser.receive(Server().run(browser.application, environ()))
     assert answer.body == b"body"
     assert len(answer.set_cookies) == 1
-    browser.application = wrap(clock, revocations=browser.application.revocations)  # type: ignore[attr-defined]
+    browser.application = wrap(clock, revocations=store_of(browser))
     assert browser.do(get("a")) == 1
 
 
@@ -158,8 +164,8 @@ def test_a_roll_is_on_every_kind_of_response(clock: Clock, way: Application) -> 
     browser = Browser(wrap(clock), clock)
     browser.do(put("a", 1))
     clock.advance(100)
-    (name,) = browser.cookies
-    application = wrap(clock, way, revocations=browser.application.revocations)  # type: ignore[attr-defined]
+    (name,) = browser.sessions
+    application = wrap(clock, way, revocations=store_of(browser))
     answer = Server().run(application, environ(browser))
     assert list(answer.sent()) == [f"{name}-lease"]
 
@@ -225,7 +231,7 @@ def test_a_session_too_large_leaves_the_error_page_alone(clock: Clock) -> None:
 def test_a_body_that_reads_after_a_refused_roll(clock: Clock, beside: bool) -> None:
     """A session that turned out to have ended when the response began is not alive again for the response's body.
 
-    A store's look-ups may be a little behind what it confirms. The session beside it, which is alive, is rolled.
+    A store's look-ups may be a little behind what it confirms. Another login that is presented beside it is found.
     """
     wrapped = wrap(clock)
     alice, bob = Browser(wrapped, clock), Browser(wrapped, clock)
@@ -235,10 +241,11 @@ def test_a_body_that_reads_after_a_refused_roll(clock: Clock, beside: bool) -> N
     ended = bob.do(lambda session: session.id)
     header = f"{alice.header()}; {bob.header()}" if beside else bob.header()
     clock.advance(100)
-    store = wrapped.revocations
+    store = wrapped.sessions.revocations
     behind = store.lookup
     known = {key: number for key in (EVERYTHING, session_key(bytes.fromhex(ended))) for number in store.lookup((key,))}
     wrapped.revoke_session(ended)
+    store.lookup_now = store.last_known  # which is all that there is, in memory
     store.lookup = lambda keys: [known.get(key, 0) for key in keys]  # type: ignore[method-assign]
     seen: list[Any] = []
 
@@ -252,9 +259,7 @@ def test_a_body_that_reads_after_a_refused_roll(clock: Clock, beside: bool) -> N
     list(wrapped(environ(HTTP_COOKIE=header), lambda status, headers, exc_info=None: answers.extend(headers)))
     store.lookup = behind  # type: ignore[method-assign]
     assert seen == ["alice" if beside else None]
-    cookies = [value for name, value in answers if name == "Set-Cookie"]
-    assert sum("-lease=" in cookie and "Max-Age=0" not in cookie for cookie in cookies) == beside
-    assert sum("Max-Age=0" in cookie for cookie in cookies) == 1
+    assert "Set-Cookie" not in dict(answers), "and nothing is deleted"
 
 
 @pytest.mark.parametrize("body", [[b"a"], (b"a",), iter([b"a"]), FileWrapper(io.BytesIO(b"file"))])
@@ -368,9 +373,9 @@ SENT: list[tuple[str, Any, int, str | None, str | None]] = [
     ("untouched", untouched, 0, None, None),
     ("read", who, 0, "Cookie", None),
     ("written", put("a", 2), 0, "Cookie", "no-store"),
-    ("rolled", who, 100, "Cookie", None),
-    ("rolled, untouched", untouched, 100, None, None),
-    ("ended", lambda s: s.invalidate(), 0, "Cookie", None),
+    ("rolled", who, 100, "Cookie", "private"),
+    ("rolled, untouched", untouched, 100, "Cookie", "private"),
+    ("ended", lambda s: s.invalidate(), 0, "Cookie", "no-store"),
 ]
 
 
@@ -378,7 +383,7 @@ SENT: list[tuple[str, Any, int, str | None, str | None]] = [
     ("handler", "later", "vary", "control"), [row[1:] for row in SENT], ids=[row[0] for row in SENT]
 )
 def test_caching_headers(clock: Clock, handler: Any, later: int, vary: str | None, control: str | None) -> None:
-    """Who read the session gets ``Vary: Cookie``; who sends it, ``no-store``; who does neither is left alone."""
+    """Who read the session gets ``Vary: Cookie``; who sends a cookie, ``no-store`` too, or ``private`` for a lease."""
     browser = Browser(wrap(clock), clock)
     browser.do(put("a", 1))
     clock.advance(later)
@@ -435,7 +440,8 @@ def test_other_set_cookies_survive(clock: Clock) -> None:
         ("max-age=0, S-MaxAge = 60", False),
         ("private", True),
         ("no-cache", True),
-        ("max-age=60", True),
+        ("max-age=60", False),
+        ("max-age=60, private", True),
         ("republic", True),
         ('ext="a, publicity"', True),
         ("", True),
@@ -488,23 +494,33 @@ def test_roll_if_that_raises(clock: Clock, handler: Any, caplog: pytest.LogCaptu
     assert "in roll_if" in str(record.exc_info[1])
 
 
-@pytest.mark.parametrize("leased", [True, False], ids=["lease first", "fresh session first"])
-def test_what_is_not_due_is_not_asked_about(clock: Clock, leased: bool) -> None:
-    """If any time stamp is fresh, in whatever order they come, ``roll_if`` is not asked and nothing is sent."""
+@pytest.mark.parametrize("last", ["lease", "session", "slot"])
+def test_what_is_not_due_is_not_asked_about(clock: Clock, last: str) -> None:
+    """Whatever the order of the cookies, ``roll_if`` is not asked about a session that has just been rolled."""
     asked: list[Any] = []
-    browser = Browser(wrap(clock, roll_if=lambda environ: asked.append(1)), clock)
+    browser = Browser(wrap(clock, roll_if=lambda environ: asked.append(1) or True), clock)
     browser.do(login("alice"))
-    old = browser.header()
     clock.advance(100)
-    if leased:
-        browser.application._roll_if = None  # type: ignore[attr-defined]
-        browser.do(untouched)
-        browser.application._roll_if = lambda environ: asked.append(1)  # type: ignore[attr-defined]
-        header = "; ".join(reversed(browser.header().split("; ")))
-    else:
-        header = f"{call(browser.application, put('a', 1), '').set_cookies[0].partition(';')[0]}; {old}"
-    assert not browser.call(untouched, header=header).set_cookies
-    assert asked == []
+    browser.do(untouched)
+    assert asked == [1]
+    (name,) = browser.sessions
+    names = {"lease": f"{name}-lease", "session": name, "slot": "__Host-session-slot"}
+    pairs = sorted(browser.header().split("; "), key=lambda pair: pair.partition("=")[0] == names[last])
+    assert not browser.call(untouched, header="; ".join(pairs)).set_cookies
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("login_last", [True, False])
+def test_a_login_beside_a_fresh_anonymous_session(clock: Clock, login_last: bool) -> None:
+    """What is due is the login, which comes before an anonymous session, wherever it stands and whoever looks."""
+    browser = Browser(wrap(clock), clock)
+    browser.do(login("alice"))
+    (name,) = browser.sessions
+    clock.advance(100)
+    anonymous = call(browser.application, put("a", 1), "").set_cookies[0].partition(";")[0]
+    both = [anonymous, browser.header()] if login_last else [browser.header(), anonymous]
+    for handler in (who, untouched):
+        assert list(browser.call(handler, header="; ".join(both)).sent()) == [f"{name}-lease"]
 
 
 def test_a_session_issued_by_a_clock_ahead_is_not_due(clock: Clock) -> None:
@@ -529,7 +545,7 @@ def test_opt_out_in_the_environ(clock: Clock, handler: Any, value: Any, rolls: b
         environ[ROLL] = value
         return dispatch(environ, start_response)
 
-    browser.application = wrap(clock, application, revocations=browser.application.revocations)  # type: ignore[attr-defined]
+    browser.application = wrap(clock, application, revocations=store_of(browser))
     assert bool(browser.call(handler).set_cookies) is rolls
 
 
@@ -541,7 +557,7 @@ def test_mounted_twice(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     inner = wrap(clock, cookie_name="inner")
     browser = Browser(wrap(clock, inner, cookie_name="outer"), clock)
     answer = browser.receive(browser.call(put("a", 1)))
-    assert [name[:13] for name in answer.sent()] == ["__Host-outer-"]
+    assert list(answer.sent()) == ["__Host-outer"]
     assert browser.do(get("a")) == 1
     assert any("mounted inside another" in record.message for record in caplog.records)
 
@@ -570,21 +586,57 @@ def test_shared_stores_are_fine_under_several_processes(clock: Clock, tmp_path: 
     application.close()
 
 
-def test_the_clock_is_read_once(clock: Clock) -> None:
-    """The clock is read once per request, whatever the request does."""
-    reads = []
+@pytest.mark.parametrize(
+    ("handler", "last_activity"),
+    [
+        (untouched, 900),
+        (who, 900),
+        (put("a", 1), 900),
+        (lambda s: s.regenerate(), 900),
+        (lambda s: (s.update(a=1), s.save()), 300),
+    ],
+    ids=["untouched", "read", "write", "regenerate", "save"],
+)
+def test_what_is_sent_is_stamped_when_it_is_made(clock: Clock, handler: Any, last_activity: int) -> None:
+    """A slow response is activity when it starts, or at ``save()``, and not when its request arrived."""
 
-    def counting() -> float:
-        reads.append(1)
-        return clock()
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        clock.advance(300)
+        handler(environ[SESSION])
+        clock.advance(600)
+        start_response("200 OK", [])
+        return []
 
-    application = wrap(clock)
-    application._context.clock = counting
-    browser = Browser(application, clock)
-    for number, handler in enumerate([untouched, login("alice"), who, put("a", 1), lambda s: s.invalidate()], 1):
-        browser.do(handler)
-        clock.advance(100)
-        assert len(reads) == number
+    browser = Browser(wrap(clock), clock)
+    browser.do(login("alice"))
+    begun = clock()
+    slow = wrap(clock, application, revocations=store_of(browser))
+    browser.receive(Server().run(slow, environ(browser)))
+    assert browser.do(lambda s: s.last_activity.timestamp()) == begun + last_activity
+
+
+@pytest.mark.parametrize("question", ["lookup_now", "compare_and_raise"])
+@pytest.mark.parametrize("versioned", [False, True])
+@pytest.mark.parametrize("handler", [untouched, who, put("a", 1)], ids=["untouched", "read", "write"])
+def test_a_process_that_was_suspended(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, handler: Any, versioned: bool, question: str
+) -> None:
+    """After the store's answer the clock is read again: a session that is over by then is not sent anew."""
+    browser = Browser(wrap(clock, versioned=versioned), clock)
+    browser.do(login("alice"))
+    clock.advance(100)
+    store = store_of(browser)
+    ask = getattr(store, question)
+
+    def suspended(*arguments: Any) -> Any:
+        answer = ask(*arguments)
+        clock.advance(3600)
+        return answer
+
+    monkeypatch.setattr(store, question, suspended)
+    answer = browser.call(handler)
+    asked = "compare_and_raise" if versioned and handler not in (untouched, who) else "lookup_now"
+    assert bool(answer.set_cookies) is (asked != question)
 
 
 @pytest.mark.parametrize(
@@ -598,7 +650,7 @@ def test_a_session_is_gone_with_its_request(clock: Clock, handler: Any, later: i
     held = []
 
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        held.append(weakref.ref(environ[SESSION]))
+        held.append(weakref.ref(exchange_of(environ[SESSION])))
         handler(environ[SESSION])
         start_response("200 OK", [])
         return []

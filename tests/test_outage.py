@@ -10,16 +10,19 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from wsgi_rollsession import RollSession, Session, StoreUnavailable
+from wsgi_rollsession.standing import WITHOUT, Ask, Outage, Without
 
 from .browser import (
     Answer,
     Browser,
     Clock,
+    Fragile,
+    Steps,
     call,
     get,
     login,
@@ -78,7 +81,7 @@ class SQLiteOutage:
     @staticmethod
     def _notice(application: RollSession) -> None:
         # Until its next look at the files, at most a second later, a process rightly goes by what it knows.
-        application.revocations._check_at = 0.0  # type: ignore[attr-defined]
+        application.sessions.revocations._check_at = 0.0  # type: ignore[attr-defined]
 
     def stop(self) -> None:
         pass
@@ -140,7 +143,7 @@ def outcome(browser: Browser, handler: Callable[..., Any]) -> str:
     if answer.status.startswith("503"):
         return "503"
     assert answer.status == "200 OK"
-    names = answer.sent()
+    names = {name: value for name, value in answer.sent().items() if not name.endswith("-slot")}
     kinds = {
         ("lease" if name.endswith("-lease") else "session") if value else "deletion" for name, value in names.items()
     }
@@ -152,7 +155,7 @@ def policy(degrade: str, closed: str, open: str) -> dict[str, str]:
 
 
 def expect(scene: Scene, found: str, expected: dict[str, str]) -> None:
-    assert found == expected[scene.application.settings.outage]
+    assert found == expected[scene.application.sessions.settings.outage.value]
 
 
 def test_load(scene: Scene) -> None:
@@ -178,7 +181,7 @@ def test_write(scene: Scene) -> None:
 
 def test_a_write_extends_nothing(scene: Scene) -> None:
     """A write that nobody could confirm keeps the last confirmed activity, except under ``open``."""
-    if scene.application.settings.outage == "closed":
+    if scene.application.sessions.settings.outage.value == "closed":
         assert outcome(scene.alice, put("a", 1)) == "503"
         return
     scene.alice.do(put("a", 1))
@@ -193,9 +196,30 @@ def test_logout(scene: Scene) -> None:
     assert scene.alice.cookies
 
 
-def test_emptying(scene: Scene) -> None:
-    """Emptying a session is a logout, and so an error."""
+def test_clearing(scene: Scene) -> None:
+    """Clearing a login is a logout, and so an error; clearing an anonymous session needs nobody, nor does emptying."""
     expect(scene, outcome(scene.alice, lambda s: s.clear()), policy("error", "503", "error"))
+    expect(scene, outcome(scene.visitor, lambda s: s.clear()), policy("deletion", "503", "deletion"))
+    expect(scene, outcome(scene.visitor, lambda s: s.pop("basket")), policy("session", "503", "session"))
+
+
+def test_to_be_forgotten(scene: Scene) -> None:
+    """Who asked to log out can be forgotten by this browser at least; the error stays, and a copy is still accepted."""
+    if scene.application.sessions.settings.outage.value == "closed":
+        return
+    copy = scene.alice.copied()
+
+    def handler(session: Session) -> None:
+        try:
+            session.invalidate()
+        finally:
+            session.forget()
+
+    scene.application._application = error_page
+    answer = scene.alice.receive(scene.alice.call(handler))
+    assert answer.status == "503 Service Unavailable"
+    assert list(scene.alice.cookies) == ["__Host-session-slot"]
+    assert copy.do(who) == "alice"
 
 
 def test_revoke(scene: Scene) -> None:
@@ -220,8 +244,28 @@ def test_login_from_an_anonymous_session(scene: Scene) -> None:
 
 
 def test_login_from_a_tagged_session(scene: Scene) -> None:
-    """A session that says who somebody is cannot be left behind: regenerating it is an error."""
-    expect(scene, outcome(scene.alice, login("carol")), policy("error", "503", "error"))
+    """A session that says who somebody is cannot be left behind: a login over it, or a regenerate, is an error."""
+    for handler in (login("carol"), login("alice"), lambda s: s.regenerate()):
+        expect(scene, outcome(scene.alice, handler), policy("error", "503", "error"))
+    assert scene.alice.cookies
+
+
+@pytest.mark.parametrize("policy_name", POLICIES)
+def test_an_identity_in_an_outage(outage: Any, policy_name: str) -> None:
+    """An identity that appears is a first login; one that changes or goes is an error, from ``start_response``."""
+    scene = Scene(outage, outage=policy_name, identity_key="user")
+    scene.fail()
+    closed = policy_name == "closed"
+    for handler in (put("user", "bob"), lambda s: s.pop("user"), put("user", None)):
+        assert outcome(scene.alice, handler) == ("503" if closed else "error")
+    assert outcome(scene.visitor, put("user", "carol")) == ("503" if closed else "deletion and session")
+    assert outcome(scene.stranger, put("user", "carol")) == ("503" if closed else "session")
+    scene.close()
+
+
+def test_a_stream_that_asks_again(scene: Scene) -> None:
+    """``check`` goes by what is known, except under ``closed``, where it raises."""
+    expect(scene, outcome(scene.alice, lambda s: s.check()), policy("True", "503", "lease"))
 
 
 @pytest.mark.parametrize("age", [0, HOUR])
@@ -284,7 +328,9 @@ def test_login_after_a_session_has_ended(outage: Any) -> None:
 def test_several_sessions(outage: Any) -> None:
     """Sessions beside the latest login stay, if nobody confirms their end."""
     scene = Scene(outage)
-    scene.alice.receive(scene.alice.call(login("bob"), header=""))
+    (slot,) = [each for each in scene.alice.header().split("; ") if "-slot=" in each]
+    scene.alice.receive(scene.alice.call(login("bob"), header=slot))
+    assert len(scene.alice.sessions) == 2
     scene.fail()
     answer = scene.alice.call(who)
     assert (answer.result, answer.set_cookies) == ("bob", [])
@@ -292,9 +338,9 @@ def test_several_sessions(outage: Any) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_strict_writes(outage: Any, policy: str) -> None:
-    """With ``strict``, a write that nobody confirms is an error under every policy, except to a new session."""
-    scene = Scene(outage, strict=True, outage=policy)
+def test_versioned_writes(outage: Any, policy: str) -> None:
+    """With versions checked, a write that nobody confirms is an error under every policy, except to a new session."""
+    scene = Scene(outage, versioned=True, outage=policy)
     scene.fail()
     closed = policy == "closed"
     assert outcome(scene.alice, put("a", 1)) == ("503" if closed else "error")
@@ -303,9 +349,9 @@ def test_strict_writes(outage: Any, policy: str) -> None:
 
 
 @pytest.mark.parametrize("change", [lambda s: None, lambda s: s.update(n=2)], ids=["saved", "saved and changed"])
-def test_a_strict_write_that_was_saved_survives(outage: Any, change: Any) -> None:
+def test_a_versioned_write_that_was_saved_survives(outage: Any, change: Any) -> None:
     """1. ``save`` is confirmed. 2. The outage begins. 3. The answer, or the error page, carries what was saved."""
-    scene = Scene(outage, strict=True)
+    scene = Scene(outage, versioned=True)
 
     def handler(session: Session) -> None:
         session["n"] = 1
@@ -314,7 +360,9 @@ def test_a_strict_write_that_was_saved_survives(outage: Any, change: Any) -> Non
         change(session)
 
     browser = scene.alice
-    browser.application = wrap(scene.clock, error_page, revocations=scene.application.revocations, strict=True)
+    browser.application = wrap(
+        scene.clock, error_page, revocations=scene.application.sessions.revocations, versioned=True
+    )
     browser.do(handler)
     assert browser.do(lambda s: (s["user"], s["n"], s.version)) == ("alice", 1, 2)
     scene.recover()
@@ -361,7 +409,7 @@ def test_a_session_left_behind_is_ended_by_a_logout(outage: Any) -> None:
 def test_a_write_keeps_the_shorter_timeout(outage: Any) -> None:
     """1. A lease under an idle timeout of 600 s. 2. Unconfirmed, a write under 3600 s. 3. It is over after 600 s."""
     scene = Scene(outage)
-    scene.alice.application = wrap(scene.clock, revocations=scene.application.revocations, idle_timeout=600)
+    scene.alice.application = wrap(scene.clock, revocations=scene.application.sessions.revocations, idle_timeout=600)
     scene.alice.do(who)
     scene.alice.application = scene.application
     scene.fail()
@@ -381,7 +429,7 @@ def test_a_write_keeps_the_shorter_timeout(outage: Any) -> None:
 def test_extended_unchecked_only_if_always_so(outage: Any, begun: str, now: str, extends: bool) -> None:
     """A session is extended unchecked only if it began, and is used, under ``open``: its fences live long enough."""
     scene = Scene(outage, outage=begun)
-    later = wrap(scene.clock, revocations=scene.application.revocations, outage=now)
+    later = wrap(scene.clock, revocations=scene.application.sessions.revocations, outage=now)
     scene.alice.application = later
     scene.clock.advance(100)
     assert outcome(scene.alice, who) == "lease", "while the store can be asked"
@@ -455,6 +503,126 @@ def test_a_server_that_hangs(redis_outage: RedisOutage) -> None:
     finally:
         redis_outage.server.resume()
     scene.close()
+
+
+# The table of ``standing.WITHOUT``, row by row, in action. The store is one in memory that fails when the test says so.
+
+
+class Case(NamedTuple):
+    """A row of the table: what a request does, some of it before the store fails; and what shows how it went."""
+
+    #: What the browser did long before.
+    begun: Callable[[Session], Any]
+    before: Callable[[Session], Any]
+    do: Callable[[Session], Any]
+    #: What the response carries then, or "error".
+    outcomes: dict[Without, str]
+
+
+def save_something(session: Session) -> None:
+    """Store something, now."""
+    session["n"] = 1
+    session.save()
+
+
+FAIL, SKIP, LAST_KNOWN, EXTEND = Without.FAIL, Without.SKIP, Without.LAST_KNOWN, Without.EXTEND
+alice = login("alice")
+CASES: list[tuple[Ask, Case]] = [
+    (Ask.LOAD, Case(alice, untouched, who, {FAIL: "error", LAST_KNOWN: "alice"})),
+    (Ask.LOAD, Case(alice, who, lambda s: s.check(), {FAIL: "error", LAST_KNOWN: "True"})),
+    (Ask.ROLL, Case(alice, who, untouched, {SKIP: "nothing", EXTEND: "lease"})),
+    (Ask.WRITE, Case(alice, who, put("n", 1), {FAIL: "error", LAST_KNOWN: "old session", EXTEND: "session"})),
+    (Ask.WRITE, Case(alice, who, save_something, {FAIL: "error", LAST_KNOWN: "old session", EXTEND: "session"})),
+    (Ask.WRITE, Case(put("n", 1), who, put("n", 2), {FAIL: "error", LAST_KNOWN: "old session", EXTEND: "session"})),
+    (Ask.SEND, Case(alice, save_something, untouched, {FAIL: "error", LAST_KNOWN: "session"})),
+    (Ask.BEGIN, Case(untouched, who, put("n", 1), {FAIL: "error", LAST_KNOWN: "session"})),
+    (Ask.BEGIN, Case(untouched, who, login("alice"), {FAIL: "error", LAST_KNOWN: "session"})),
+    (Ask.END, Case(alice, who, logout, {FAIL: "error"})),
+    (Ask.END, Case(alice, who, lambda s: s.clear(), {FAIL: "error"})),
+    (Ask.END, Case(alice, who, login("bob"), {FAIL: "error"})),
+    (Ask.END, Case(alice, who, lambda s: s.regenerate(), {FAIL: "error"})),
+    (Ask.END, Case(alice, login("bob"), untouched, {FAIL: "error"})),
+    (Ask.END, Case(alice, who, lambda s: s.revoke_others("user:alice"), {FAIL: "error"})),
+]  # fmt: skip
+
+
+def fragile(clock: Clock, **options: Any) -> tuple[Fragile, RollSession]:
+    """A store that can fail, and an application before it."""
+    store = Fragile(memory(clock, 24 * HOUR))
+    clock.advance(10)
+    return store, wrap(clock, revocations=store, **options)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("ask", "case"), CASES)
+def test_a_row_of_the_table(clock: Clock, policy: str, ask: Ask, case: Case) -> None:
+    """What a request does that needs the store, and gets no answer, goes as the table says for its policy."""
+    store, application = fragile(clock, outage=policy)
+    browser = Browser(application, clock)
+    browser.do(case.begun)
+    clock.advance(100)
+    steps = Steps(browser)
+    steps.do(case.before)
+    store.is_down = True
+    result = steps.do(case.do)
+    if steps.error is None and ask is not Ask.LOAD:
+        sent = [each for each in steps.answer().sent().items() if each[1] and not each[0].endswith("-slot")]
+        result = "nothing"
+        for name, value in sent:
+            result = "lease" if name.endswith("-lease") else "session"
+            if result == "session":
+                store.is_down = False
+                last = application.sessions.begin_header(f"{name}={value}").last_activity
+                result = "session" if last is not None and last.timestamp() == clock() else "old session"
+    assert isinstance(steps.error, StoreUnavailable | None)
+    expected = case.outcomes[WITHOUT[ask][Outage(policy)]]
+    assert ("error" if steps.error is not None else str(result)) == expected
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("do", [put("n", 1), save_something, lambda s: s.save()])
+def test_the_row_of_versioned_writes(clock: Clock, policy: str, do: Callable[[Session], Any]) -> None:
+    """With versions checked, a write to a session that exists fails, whatever the policy; so does asking for one."""
+    store, application = fragile(clock, outage=policy, versioned=True)
+    browser = Browser(application, clock)
+    browser.do(login("alice"))
+    steps = Steps(browser).look()
+    store.is_down = True
+    steps.do(do)
+    steps.answer()
+    assert isinstance(steps.error, StoreUnavailable)
+    assert set(WITHOUT[Ask.VERSIONED].values()) == {Without.FAIL}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("handler", [who, untouched, put("n", 1)])
+def test_the_row_of_other_logins(clock: Clock, policy: str, handler: Any) -> None:
+    """Other logins that could not be ended are left to the next roll, under every policy, and nothing is said."""
+    store, application = fragile(clock, outage=policy, renew_after=0)
+    browser = Browser(application, clock)
+    late = browser.call(login("alice"))
+    browser.do(logout)
+    clock.advance(1)
+    browser.do(login("bob"))
+    browser.receive(late)
+    header = f"__Host-session-1={browser.cookies['__Host-session-1']}"
+    store.asked.clear()
+    store.fails_at = 1  # the first asks whether bob's may go on
+    answer = browser.receive(browser.call(handler))
+    assert store.asked == ["lookup_now", "fence"]
+    assert answer.status == "200 OK"
+    assert answer.set_cookies
+    assert call(application, who, header).result == "alice"
+    store.fails_at = None
+    browser.do(handler)
+    assert call(application, who, header).result is None
+    assert browser.do(who) == "bob"
+    assert set(WITHOUT[Ask.OTHERS].values()) == {Without.SKIP}
+
+
+def test_every_row_of_the_table_is_played() -> None:
+    """No row of the table is without a test of it in action."""
+    assert {ask for ask, _ in CASES} | {Ask.VERSIONED, Ask.OTHERS} == set(WITHOUT)
 
 
 # Amnesia

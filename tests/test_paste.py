@@ -13,6 +13,7 @@ from wsgi_rollsession import ConfigurationError, RollSession, generate_key
 from wsgi_rollsession.settings import DEFAULTS
 
 from .browser import Browser, dispatch, get, login, logout, put, untouched, who
+from .test_settings import OLD
 
 KEY = generate_key()
 
@@ -71,6 +72,7 @@ OPTIONS: dict[str, tuple[str, str, Any]] = {
     "outage": ("closed", "outage", "closed"),
     "amnesia": ("accept", "accept_amnesia", True),
     "roll_if": ("tests.test_paste:never", "roll_if", never),
+    "moving_in": ("tests.test_settings:OLD", "moving_in", tuple(OLD)),
 }
 
 
@@ -83,7 +85,7 @@ def test_no_option_is_left_out() -> None:
 def test_every_option_as_text(load: Any, option: str) -> None:
     """Each option can be given as text in an ini file, and means what it means in Python."""
     text, field, value = OPTIONS[option]
-    given = {"keys": KEY, "revocations": "memory://", option: text}
+    given = {"keys": KEY, "revocations": "memory://", "identity_key": "user_id", option: text}
     application = load(pipeline("".join(f"{name} = {given[name]}\n" for name in given)))
     assert isinstance(application, RollSession)
     if option == "keys":

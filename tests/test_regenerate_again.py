@@ -1,4 +1,4 @@
-"""``regenerate()`` twice in one request: an adapter logs somebody in, and the application adds what it knows."""
+"""``regenerate()`` again: twice in one request, and of somebody who is logged in and authenticated once more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from wsgi_rollsession import Session, SessionConflict
 
-from .browser import Browser, Clock, login, memory, who, wrap
+from .browser import START, Browser, Clock, login, memory, who, wrap
 
 
 def both(session: Session) -> None:
@@ -47,3 +47,65 @@ def test_a_revocation_between_the_two_is_not_passed(tags: list[str] | None) -> N
     with pytest.raises(SessionConflict):
         browser.call(handler)
     assert browser.do(who) is None
+
+
+def test_revoke_others_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten calls in one second: numbers may not run far ahead of the clock, so some wait, as of ``revoke``."""
+    clock = Clock()
+    monkeypatch.setattr("wsgi_rollsession.revocation.clock.time.sleep", clock.advance)
+    browser = Browser(wrap(clock), clock)
+    browser.do(login("alice"))
+    for _ in range(10):
+        browser.do(lambda s: s.revoke_others("user:alice"))
+    assert browser.do(who) == "alice"
+    assert 3 < clock() - START < 10
+
+
+def test_authenticated_again_with_the_same_tags() -> None:
+    """``tags=session.tags`` states that the user was authenticated again: the login time is new, tags and id stay."""
+    clock = Clock()
+    browser = Browser(wrap(clock, absolute_timeout="2h"), clock)
+    browser.do(login("alice"))
+    id_ = browser.do(lambda s: s.id)
+    clock.advance(3000)
+    browser.do(lambda s: s.regenerate(tags=s.tags))
+    found = browser.do(lambda s: (s.id, "user:alice" in s.tags, s.authenticated_at.timestamp() - clock(), s["user"]))
+    assert found == (id_, True, 0, "alice")
+    for _ in range(2):
+        clock.advance(3000)
+        assert browser.do(who) == "alice"
+    browser.application.revoke("user:alice")  # type: ignore[attr-defined]
+    assert browser.do(who) is None
+
+
+@pytest.mark.parametrize(
+    ("again", "idle_s", "absolute_s"),
+    [
+        ({}, 600, 1200),
+        ({"idle_timeout": "20m"}, 1200, 1200),
+        ({"absolute_timeout": "40m"}, 600, 2400),
+        ({"idle_timeout": "24h", "absolute_timeout": "48h"}, 3600, 86400),
+    ],
+)
+def test_lengths_of_a_login_that_is_authenticated_again(again: dict[str, str], idle_s: int, absolute_s: int) -> None:
+    """Lengths that are not given are those the login had; those that are given replace them, as at a login."""
+    clock = Clock()
+    browser = Browser(wrap(clock), clock)
+    browser.do(lambda s: s.regenerate(tags=["user:alice"], idle_timeout="10m", absolute_timeout="20m"))
+    clock.advance(60)
+    browser.do(lambda s: s.regenerate(tags=["user:alice"], **again))
+    clock.advance(idle_s - 1)
+    assert browser.do(lambda s: s.ended) is None, "the idle timeout"
+    browser.jar = {name: kept for name, kept in browser.jar.items() if not name.endswith("-lease")}
+    clock.advance(1)
+    assert browser.do(lambda s: s.ended) is not None, "the idle timeout"
+    browser.do(lambda s: s.invalidate())
+    browser.do(lambda s: s.regenerate(tags=["user:alice"], idle_timeout="10m", absolute_timeout="20m"))
+    clock.advance(60)
+    browser.do(lambda s: s.regenerate(tags=["user:alice"], **again))
+    ends = clock() + absolute_s
+    while clock() + 300 < ends:
+        clock.advance(300)
+        assert browser.do(lambda s: s.ended) is None, "the absolute timeout"
+    clock.advance(ends - clock())
+    assert browser.do(lambda s: s.ended) is not None, "the absolute timeout"

@@ -5,17 +5,36 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
 from collections.abc import Callable, MutableMapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
 from typing import Any
 
 import pytest
 
-from wsgi_rollsession import Session, SessionCommitted, SessionConflict, SessionValueError
+from wsgi_rollsession import (
+    Session,
+    SessionCommitted,
+    SessionConflict,
+    SessionValueError,
+)
 from wsgi_rollsession.middleware import SESSION
 
-from .browser import START, Answer, Browser, Clock, call, dispatch, get, login, logout, put, untouched, who, wrap
+from .browser import (
+    START,
+    Answer,
+    Browser,
+    Clock,
+    call,
+    dispatch,
+    get,
+    login,
+    logout,
+    put,
+    untouched,
+    who,
+    wrap,
+)
 
 
 @pytest.fixture
@@ -237,16 +256,26 @@ def test_nothing_is_sent_until_something_is_stored(browser: Browser) -> None:
         dict,
         len,
         repr,
-        lambda s: (s.id, s.version, s.is_new, s.created, s.tags),
-        lambda s: s.clear(),
+        lambda s: (s.id, s.version, s.created, s.authenticated_at, s.last_activity, s.expires, s.tags),
+        lambda s: (s.ended, s.changed, s.loaded, s.committed, s.presented),
+        lambda s: s.copy(),
+        lambda s: s | {"a": 1},
+        lambda s: s.check(),
         lambda s: s.pop("a", None),
-        logout,
         lambda s: s.save(),
-        lambda s: s.regenerate(),
+        lambda s: s.revert(),
+        lambda s: (s.update(a=1), s.revert()),
         lambda s: (s.__setitem__("a", 1), s.__delitem__("a")),
     ]
     for look in looks:
         assert not browser.receive(browser.call(look)).set_cookies
+
+
+@pytest.mark.parametrize("handler", [logout, lambda s: s.clear(), lambda s: s.forget()])
+def test_a_logout_of_nobody(browser: Browser, handler: Callable[[Session], Any]) -> None:
+    """Where nothing is presented, a logout moves on the slot all the same: a login may be under way."""
+    for slot in "12341":
+        assert browser.receive(browser.call(handler)).sent() == {"__Host-session-slot": slot}
 
 
 SAME: list[tuple[str, Callable[[Session], Any]]] = [
@@ -308,16 +337,26 @@ def test_an_assigned_list_may_still_change(browser: Browser) -> None:
 
 
 def test_a_new_session(browser: Browser) -> None:
-    """Without a cookie, a session is new, has version 0 and an id that nobody has."""
+    """Without a cookie, a session has version 0, an id that nobody has and that it keeps, and nothing else."""
 
     def handler(session: Session) -> tuple[Any, ...]:
-        return session.id, session.version, session.is_new, session.created, set(session.tags)
+        assert session.id == session.id
+        return (
+            session.id,
+            session.version,
+            session.created,
+            session.authenticated_at,
+            session.expires,
+            set(session.tags),
+        )
 
     one, other = browser.do(handler), browser.do(handler)
     assert one[0] != other[0]
     assert len(one[0]) == 32
     int(one[0], 16)
-    assert one[1:] == (0, True, datetime.fromtimestamp(START, timezone.utc), set())
+    assert one[1:] == (0, None, None, None, set())
+    kept = browser.do(lambda s: (s.id, s.update(a=1))[0])
+    assert browser.do(lambda s: s.id) == kept
 
 
 def test_version_counts_writes(browser: Browser) -> None:
@@ -325,29 +364,37 @@ def test_version_counts_writes(browser: Browser) -> None:
     holds(browser, {"a": 0})
     seen = []
     for number in range(1, 4):
-        seen.append(browser.do(lambda s: (s.version, s.id, s.created, s.is_new)))
+        seen.append(browser.do(lambda s: (s.version, s.id, s.created)))
         browser.clock.advance(10)
         browser.do(put("a", number))
     assert [each[0] for each in seen] == [1, 2, 3]
     assert len({each[1:] for each in seen}) == 1
-    assert seen[0][3] is False
 
 
 def test_regenerate(browser: Browser) -> None:
-    """``regenerate`` gives a new id, a new creation time and version, keeps the data, and ends the old id."""
+    """A login gives a new id, a new creation time and version, keeps the data, and ends the session it came from."""
     holds(browser, {"cart": [1]})
     old, old_header = browser.do(lambda s: s.id), browser.header()
     browser.clock.advance(100)
 
     def handler(session: Session) -> tuple[Any, ...]:
         session.regenerate()
-        return session.id, session.is_new, session["cart"]
+        return session.id, session.version, session["cart"]
 
-    new, is_new, cart = browser.do(handler)
-    assert (new != old, is_new, cart) == (True, True, [1])
-    assert browser.do(lambda s: (s.id, s.version, s.is_new, s["cart"], s.created.timestamp())) == (
-        (new, 1, False, [1], START + 100)
-    )
+    new, version, cart = browser.do(handler)
+    assert (new != old, version, cart) == (True, 0, [1])
+    assert browser.do(lambda s: (s.id, s.version, s["cart"], s.created.timestamp())) == (new, 1, [1], START + 100)
+    assert call(browser.application, dict, old_header).result == {}
+
+
+def test_regenerate_of_a_login(browser: Browser) -> None:
+    """``regenerate`` of the user who is logged in keeps the id and the creation, and ends all copies from before."""
+    browser.do(login("alice"))
+    before = browser.do(lambda s: (s.id, s.created))
+    old_header = browser.header()
+    browser.clock.advance(100)
+    assert browser.do(lambda s: (s.regenerate(), (s.id, s.created), s.version)[1:]) == (before, 1)
+    assert browser.do(lambda s: ((s.id, s.created), s.version, s["user"])) == (before, 1 << 16 | 1, "alice")
     assert call(browser.application, dict, old_header).result == {}
 
 
@@ -374,7 +421,7 @@ def test_tags_are_not_in_their_representation(browser: Browser) -> None:
 def test_tags_alone_are_worth_a_session(browser: Browser) -> None:
     """A login that stores no data is a session all the same."""
     browser.do(lambda s: s.regenerate(tags=["user:42"]))
-    assert browser.do(lambda s: (s.is_new, "user:42" in s.tags, dict(s))) == (False, True, {})
+    assert browser.do(lambda s: (s.version, "user:42" in s.tags, dict(s))) == (1, True, {})
 
 
 def test_a_text_is_not_several_tags(browser: Browser) -> None:
@@ -399,20 +446,66 @@ def test_representation(browser: Browser) -> None:
     assert shown[2] == f"<Session {shown[1]} version 1>"
 
 
+# What can be asked
+
+
+def test_what_can_be_asked_without_loading(browser: Browser) -> None:
+    """``loaded``, ``changed``, ``committed`` and ``presented`` do not look at the session."""
+
+    def handler(session: Session) -> list[bool]:
+        return [session.loaded, session.changed, session.committed, session.presented]
+
+    assert browser.do(handler) == [False, False, False, False]
+    assert browser.do(lambda s: (s.get("a"), handler(s))[1]) == [True, False, False, False]
+    holds(browser, {"a": 1})
+    assert browser.do(handler) == [False, False, False, True]
+    assert browser.do(lambda s: (handler(s), s.loaded)[1]) is False
+    assert browser.call(handler, header="__Host-session-1=junk").result == [False, False, False, True]
+    assert browser.call(handler, header="__Host-session-slot=1; a=1").result == [False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("handler", "changed"),
+    [
+        (lambda s: s.get("cart"), False),
+        (lambda s: s["cart"].append(2), True),
+        (lambda s: (s["cart"].append(2), s["cart"].pop()), False),
+        (put("user", "alice"), False),
+        (put("user", "bob"), True),
+        (lambda s: (s.update(n=1), s.save()), False),
+        (lambda s: (s.update(n=1), s.revert()), False),
+        (lambda s: s.regenerate(), True),
+        (lambda s: (s.regenerate(), s.revert()), False),
+        (lambda s: s.clear(), True),
+        (lambda s: s.invalidate(), False),
+    ],
+)
+def test_changed(browser: Browser, handler: Callable[[Session], Any], changed: bool) -> None:
+    """``changed`` says whether there is anything left that the response, or ``save()``, has to do."""
+    browser.do(lambda s: (login("alice")(s), s.update(cart=[1])))
+    assert browser.do(lambda s: (handler(s), s.changed)[1]) is changed
+
+
+def test_committed(browser: Browser) -> None:
+    """``committed`` is true as soon as the response headers were decided on."""
+    browser.application = wrap(browser.clock, after_headers(lambda s: s.committed))
+    assert browser.do(untouched) is True
+
+
 # Its life in a request
 
 
 def test_invalidate(browser: Browser) -> None:
-    """After ``invalidate`` the session is empty and new, has another id, and its cookies are deleted."""
+    """After ``invalidate`` the session is empty, has another id and version 0, and its cookies are deleted."""
     holds(browser, {"a": 1})
 
     def handler(session: Session) -> tuple[Any, ...]:
         old = session.id
         session.invalidate()
-        return dict(session), session.is_new, session.id != old, session.version
+        return dict(session), session.id != old, session.version
 
-    assert browser.do(handler) == ({}, True, True, 0)
-    assert browser.cookies == {}
+    assert browser.do(handler) == ({}, True, 0)
+    assert set(browser.cookies) == {"__Host-session-slot"}
 
 
 def test_invalidate_is_harmless_when_there_is_nothing_to_end(browser: Browser) -> None:
@@ -433,24 +526,62 @@ def test_a_session_after_invalidate_is_a_fresh_one(browser: Browser) -> None:
     browser.do(lambda s: (s.invalidate(), s.update(b=2)))
     assert contents(browser) == {"b": 2}
     assert browser.do(lambda s: s.id) != old
-    assert len(browser.cookies) == 1
+    assert len(browser.sessions) == 1
 
 
-def test_emptying_a_session_ends_it(browser: Browser) -> None:
-    """A session that had content and ends its request without any is invalidated: ``clear()`` is a logout."""
-    for empty in (lambda s: s.clear(), lambda s: s.__delitem__("a"), lambda s: (s.clear(), s.save())):
-        holds(browser, {"a": 1})
-        header = browser.header()
-        browser.do(empty)
-        assert browser.cookies == {}
-        assert call(browser.application, dict, header).result == {}
+POPS: list[Callable[[Session], Any]] = [
+    lambda s: s.__delitem__("a"),
+    lambda s: s.pop("a"),
+    lambda s: s.popitem(),
+    lambda s: [s.pop(key) for key in list(s)],
+    lambda s: (s.__delitem__("a"), s.save()),
+]
 
 
-def test_a_session_that_was_empty_may_stay_empty(browser: Browser) -> None:
-    """A session that began empty, and was emptied again, lives on."""
+@pytest.mark.parametrize("pop", POPS)
+@pytest.mark.parametrize("begin", [None, ["user:42"]])
+def test_removing_the_last_key_ends_nothing(
+    browser: Browser, begin: list[str] | None, pop: Callable[[Session], Any]
+) -> None:
+    """A session without data is a session, anonymous or logged in: removing is a write like any other."""
+    browser.do(lambda s: (begin and s.regenerate(tags=begin), s.update(a=1)))
+    before = browser.do(lambda s: (s.id, s.ended, set(s.tags)))
+    browser.do(pop)
+    assert browser.do(lambda s: (dict(s), s.version)) == ({}, 2)
+    assert browser.do(lambda s: (s.id, s.ended, set(s.tags))) == before
+
+
+@pytest.mark.parametrize("clear", [lambda s: s.clear(), lambda s: (s.clear(), s.save())])
+def test_clear_of_an_anonymous_session(browser: Browser, clear: Callable[[Session], Any]) -> None:
+    """An anonymous session that is cleared becomes another; if nothing is stored in that, its cookies are deleted."""
+    holds(browser, {"a": 1})
+    before = browser.do(lambda s: s.id)
+    assert browser.do(lambda s: (clear(s), s.id != before, dict(s), s.version)[1:]) == (True, {}, 0)
+    assert set(browser.cookies) == {"__Host-session-slot"}
+    holds(browser, {"a": 1})
+    before = browser.do(lambda s: s.id)
+    after = browser.do(lambda s: (clear(s), s.update(b=2), s.id)[2])
+    assert after != before
+    assert browser.do(lambda s: (dict(s), s.id)) == ({"b": 2}, after)
+
+
+@pytest.mark.parametrize("clear", [lambda s: s.clear(), lambda s: (s.clear(), s.save())])
+@pytest.mark.parametrize("message", [{}, {"message": "Goodbye"}])
+def test_clear_is_a_logout(browser: Browser, clear: Callable[[Session], Any], message: dict[str, str]) -> None:
+    """If somebody is logged in, ``clear()`` ends that; what is stored after it begins an anonymous session."""
+    browser.do(login("alice"))
+    thief = browser.copied()
+    browser.do(lambda s: (clear(s), s.update(message)))
+    assert browser.do(lambda s: (dict(s), s.authenticated_at)) == (message, None)
+    assert list(browser.sessions) == (["__Host-session"] if message else [])
+    assert thief.do(who) is None
+
+
+def test_a_login_that_stores_and_removes(browser: Browser) -> None:
+    """A login without data, in which something is stored and removed, lives on, and nothing is sent."""
     browser.do(lambda s: s.regenerate(tags=["user:42"]))
-    browser.do(lambda s: (s.update(a=1), s.clear()))
-    assert browser.do(lambda s: s.is_new) is False
+    assert not browser.receive(browser.call(lambda s: (s.update(a=1), s.pop("a")))).set_cookies
+    assert browser.do(lambda s: (s.version, s.ended)) == (1, None)
 
 
 def after_headers(change: Callable[[Session], Any]) -> Callable[..., Any]:
@@ -480,6 +611,9 @@ LATE: list[tuple[str, Callable[[Session], Any]]] = [
     ("regenerate", lambda s: s.regenerate()),
     ("revoke others", lambda s: s.revoke_others("user:alice")),
     ("save", lambda s: s.save()),
+    ("revert", lambda s: s.revert()),
+    ("forget", lambda s: s.forget()),
+    ("merge", lambda s: s.__ior__({"a": 2})),
 ]
 
 
@@ -517,7 +651,7 @@ def test_logout_after_the_headers_still_ends_the_session(browser: Browser) -> No
     """``invalidate`` while the body is sent cannot delete the cookies, but nothing accepts them any more."""
     holds(browser, {"a": 1})
     application = browser.application
-    late = wrap(browser.clock, after_headers(logout), revocations=application.revocations)  # type: ignore[attr-defined]
+    late = wrap(browser.clock, after_headers(logout), revocations=application.sessions.revocations)  # type: ignore[attr-defined]
     browser.application = late
     browser.do(untouched)
     browser.application = application

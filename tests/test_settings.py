@@ -73,6 +73,7 @@ EXPECTED = {
     "amnesia": "refuse",
     "roll_if": None,
     "clock": time.time,
+    "moving_in": (),
 }
 
 
@@ -90,7 +91,21 @@ def test_every_option_is_in_these_tables() -> None:
     assert options <= {option for option, _, _ in REFUSED}
 
 
+class OldCookie:
+    """As ``moving.OldCookies``, as far as it is looked at here."""
+
+    cookie_name = "old"
+    lifetime_s = 7
+
+    def read(self, value: str) -> None:
+        """Not called."""
+
+
+OLD = [OldCookie()]
+
 TEXTS = [
+    ("moving_in", f"{__name__}:OLD", tuple(OLD)),
+    ("moving_in", OLD[0], tuple(OLD)),
     ("keys", KEY, [KEY]),
     ("revocations", "memory://", "memory://"),
     ("idle_timeout", "90", 90),
@@ -170,6 +185,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("identity_key", "", "received ''"),
     ("identity_key", 7, "received 7"),
     ("identity_key", ["user_id"], "received"),
+    ("moving_in", object(), "received 'object'"),
+    ("moving_in", [OLD, OLD[0]], "received 'list'"),
+    ("moving_in", "no.such:thing", "received 'no.such:thing'"),
     ("clock", None, "received 'NoneType'"),
     ("clock", 1_800_000_000, "received 'int'"),
     ("clock", "time:time", "received 'str'"),

@@ -167,6 +167,16 @@ def test_spellings_of_a_header(naming: tuple[dict[str, Any], str], text: str) ->
     assert Steps(browser, text.format(f"{base}-1", browser.cookies[f"{base}-1"])).do(who) == "alice"
 
 
+def test_fields_joined_by_a_comma_are_a_limit() -> None:
+    """A server that joins several Cookie fields with a comma hides what follows it; a semicolon is what it takes."""
+    clock = Clock()
+    browser = Browser(wrap(clock), clock)
+    browser.do(login("alice"))
+    ours = f"__Host-session-1={browser.cookies['__Host-session-1']}"
+    assert browser.call(who, header=f"a=b, {ours}").result is None
+    assert browser.call(who, header=f"a=b; {ours}").result == "alice"
+
+
 # A bounded number
 
 

@@ -20,7 +20,7 @@ TABLE = """
     NEW      NOTHING  BEGIN    LOGIN      -         -         -           LOGOUT
     HELD     ROLL     WRITE    LOGIN      LOGIN     RENEW     LOGOUT      LOGOUT
     SEALED   SEND     WRITE    LOGIN      LOGIN     RENEW     LOGOUT      LOGOUT
-    LOST     NOTHING  DROP     LOGIN      CONFLICT  CONFLICT  LOGOUT      LOGOUT
+    LOST     NOTHING  DROP     LOGIN      CONFLICT  DROP      LOGOUT      LOGOUT
 """
 # What is done where the store does not answer. Behind a slash: for a session that was not begun under ``open``.
 OUTAGES = """
@@ -136,7 +136,7 @@ class Case:
 
     def act(self) -> Act:
         """What the response does, by what it sends."""
-        session, held = self.session, self.browser.sessions
+        session, held = self.session, list(self.browser.sessions)
         _, parts = self.sessions.commit_parts(session, "200 OK", [])
         sent = {part.name: part.value for part in parts if part.value}
         slot = sent.pop("__Host-session-slot", None)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from wsgi_rollsession import SessionConflict
 from wsgi_rollsession.revocation.fence import EVERYTHING
 from wsgi_rollsession.settings import Settings
 from wsgi_rollsession.successor import Regeneration, begun, is_another_user, logged_in, renewed, written
@@ -111,6 +112,20 @@ EPOCH = 1 << 16 | 1
         ({"absolute_timeout": "30d"}, {}, {"tags": ()}, {"authenticated": T + HOUR, "ends": T + 25 * HOUR}),
         ({}, {"ends": T + 2 * HOUR}, {"tags": ()}, {"authenticated": T + HOUR, "ends": T + 3 * HOUR}),
         ({}, {}, {"tags": (), "absolute_s": 60}, {"authenticated": T + HOUR, "ends": T + HOUR + 60_000}),
+        (
+            {},
+            {"ends": T + 2 * HOUR},
+            {"tags": (), "absolute_s": 7200 * 2},
+            {"authenticated": T + HOUR, "ends": T + 5 * HOUR},
+        ),
+        ({}, {}, {"tags": (), "absolute_s": 864_000}, {"authenticated": T + HOUR, "ends": T + 25 * HOUR}),
+        (
+            {},
+            {"idle": 60},
+            {"tags": (), "idle_s": 600},
+            {"authenticated": T + HOUR, "ends": T + 25 * HOUR, "idle": 600},
+        ),
+        ({}, {"idle": 60}, {"tags": ()}, {"authenticated": T + HOUR, "ends": T + 25 * HOUR}),
         ({}, {"ends": NEVER}, {"tags": ()}, {"authenticated": T + HOUR, "ends": T + 25 * HOUR}),
         ({"absolute_timeout": None}, {"ends": NEVER}, {"tags": ()}, {"authenticated": T + HOUR, "ends": NEVER}),
         ({"absolute_timeout": None}, {}, {"tags": ()}, {"authenticated": T + HOUR, "ends": T + 25 * HOUR}),
@@ -153,7 +168,7 @@ def test_numbers_carry_over(tags: tuple[bytes, ...], passed: tuple[int, ...]) ->
 
 def test_the_last_epoch() -> None:
     """After the last epoch of a login there is none."""
-    with pytest.raises(OverflowError):
+    with pytest.raises(SessionConflict):
         renewed(site(), RECORD._replace(version=16_383 << 16 | 1), RECORD.tags, asked(), b"{}")
 
 

@@ -47,7 +47,7 @@ def _is_storable(headers: Sequence[tuple[str, str]], now: float) -> bool:
             return True
         if name == _ACCEL and any(value.strip() not in ("", "0", "off") for value in values):
             return True
-    decided = plain.keys() & {*_LIFETIMES, "no-store", "no-cache"} or plain.get("private") == ""
+    decided = plain.keys() & {*_LIFETIMES, "no-cache"} or _forbids(plain)
     return not decided and any(_is_future(value, now) for value in fields.get("expires", ()))
 
 
@@ -82,14 +82,14 @@ def merged(
 def _forbid(headers: Headers, *, lease_only: bool) -> None:
     """Keep shared caches from storing the response; any cache, unless it carries a lease only."""
     directive = "private" if lease_only else "no-store"
-    if not _says([value for name, value in headers if name.lower() == "cache-control"], directive):
-        _append(headers, "cache-control", "Cache-Control", directive)
+    for each in _missing([value for name, value in headers if name.lower() == "cache-control"], directive):
+        _append(headers, "cache-control", "Cache-Control", each)
     for index, (name, value) in enumerate(headers):
         lowered = name.lower()
         if lowered == _ACCEL:
             headers[index] = name, "0"
-        elif _is_targeted(lowered) and not _says([value], directive):
-            headers[index] = name, f"{value}, {directive}" if value.strip() else directive
+        elif _is_targeted(lowered) and (missing := _missing([value], directive)):
+            headers[index] = name, ", ".join([value, *missing] if value.strip() else missing)
 
 
 def _append(headers: Headers, lowered: str, name: str, member: str) -> None:
@@ -132,17 +132,27 @@ def _directives(values: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _says(values: Sequence[str], directive: str) -> bool:
-    """Whether a field says no-store or *directive*, without a condition."""
+def _missing(values: Sequence[str], directive: str) -> list[str]:
+    """What a field lacks of *directive*, without a condition; or of no-store, which says more."""
     found = _directives(values)
-    return "no-store" in found or found.get(directive) == ""
+    missing = [] if "no-store" in found or found.get(directive) == "" else [directive]
+    if "must-understand" in found and found.get("private") != "" and missing != ["private"]:
+        missing.append("private")
+    return missing
 
 
 def _allows(directives: dict[str, str]) -> bool:
     """Whether directives let shared caches store a response and use it without asking."""
-    if "no-store" in directives or directives.get("private") == "":  # private="field" speaks of that field only
+    if _forbids(directives):
         return False
     return "public" in directives or any(_is_positive(directives.get(name)) for name in _LIFETIMES)
+
+
+def _forbids(directives: dict[str, str]) -> bool:
+    """Whether directives keep shared caches from storing a response."""
+    # RFC 9111, 5.2.2.3: caches that implement must-understand ignore no-store beside it. 5.2.2.7: private="field"
+    # speaks of that field only.
+    return directives.get("private") == "" or ("no-store" in directives and "must-understand" not in directives)
 
 
 def _is_positive(argument: str | None) -> bool:

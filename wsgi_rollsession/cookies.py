@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from webob.cookies import make_cookie
 
-from .seal import clear_time
+from .seal import LEASE_LENGTH, unauthenticated_lease
 from .settings import Settings
+from .token import Lease
 
 #: Browsers cap Max-Age at 400 days (RFC 6265bis, 5.5).
 LONGEST_S = 400 * 86400
@@ -125,21 +126,17 @@ class Cookies:
             at = header.find(ours, stop)
         return Found(sessions, leases, slot)
 
-    def last_time(self, header: str) -> int:
-        """The clear time (Unix ms) of the last cookie that looks like one of ours, or 0: a hint.
+    def last_lease(self, header: str) -> Lease | None:
+        """What the last cookie of ours says, if it is a lease; not authenticated, so only ever a hint.
 
         Browsers send what they got last at the end (RFC 6265, 5.4), so for most requests it says all that there is to
         know, without taking the header apart.
         """
         at = header.rfind(self.anonymous)
-        if at < 0:
-            return 0
-        value = header.find("=", at) + 1
-        return clear_time(header[value + 4 : value + 16]) if value else 0
-
-    def may_present(self, header: str) -> bool:
-        """Whether *header* holds anything of our names."""
-        return self.anonymous in header
+        equals = header.find("=", at) if at >= 0 else -1
+        if equals < 0 or not header.startswith(_LEASE, equals - len(_LEASE)):
+            return None
+        return unauthenticated_lease(header[equals + 1 : equals + 1 + LEASE_LENGTH])
 
     def is_login(self, name: str) -> bool:
         """Whether *name* is that of a slot."""

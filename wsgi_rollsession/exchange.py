@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import urandom
 from threading import Lock
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import policy, successor, token
 from .arrival import Arrival
@@ -19,6 +19,9 @@ from .seal import LIMIT, seal_session
 from .standing import Ask, Change, Standing, Without, may_go_on
 from .successor import Regeneration, is_another_user
 from .token import FAIL_OPEN, TRANSIENT, Record
+
+if TYPE_CHECKING:
+    from .moving import Move
 
 
 class Exchange:
@@ -49,6 +52,8 @@ class Exchange:
     _id: bytes | None = None  # of the session that begins then
     _arrival: Arrival | None = None
     _pair: int | None = None  # the pair of slots that it has taken
+    #: What it may move in with (``moving``).
+    move: Move | None = None
 
     def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
         self.site = site
@@ -56,6 +61,8 @@ class Exchange:
         self._lock = Lock()
         #: What the response carries in any case: what has been done, by name, in the order in which it is sent.
         self.outbox = {each.name: each for each in carried} if carried else {}
+        if carried and (slot := self.outbox.get(site.cookies.slot)) is not None:
+            self._pair = int(slot.value or 0) or None
 
     def load(self) -> Document:
         """The data of the session that the request presents."""
@@ -68,6 +75,10 @@ class Exchange:
                     document.read()
                     self.document = document  # last, for this lets other threads use it
         return document
+
+    def unload(self) -> None:
+        """Have the session loaded again, if anybody looks."""
+        self.document, self.session, self.nobody, self.standing = None, None, None, Standing.UNREAD
 
     @property
     def arrival(self) -> Arrival:
@@ -175,7 +186,8 @@ class Exchange:
             return Change.CLEARED if self.regeneration is None and after is None else Change.LOGGED_IN
         if after is None and (before is not None or (self.leaves and self.is_somebody())):
             return Change.LOGGED_OUT
-        if self.regeneration is not None:
+        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
+        if self.regeneration is not None and not (self.leaves and after is None and self.regeneration.tags is None):
             if not self.is_somebody():
                 return Change.LOGGED_IN
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED
@@ -446,5 +458,6 @@ class Exchange:
 
     def next_id(self) -> bytes:
         if self._id is None:
-            self._id = urandom(token.ID_SIZE)
+            with self._lock:  # to ask for it is to look
+                self._id = self._id or urandom(token.ID_SIZE)
         return self._id

@@ -14,7 +14,7 @@ from .errors import SessionConflict, StoreUnavailable
 from .exchange import Exchange
 from .policy import Ended
 from .presented import Presented
-from .revocation.clock import next_revoked_before
+from .revocation.clock import next_revoked_before, when_it_may
 from .revocation.fence import ENDED
 from .standing import Ask, Change, Standing, Without
 from .token import Record
@@ -31,11 +31,7 @@ def renew(exchange: Exchange) -> None:
     tags = record.tags if what is None or what.tags is None else what.tags
     tags = exchange.with_identity(tags)
     what = exchange.with_numbers(what, tags, record.tags)
-    try:
-        following = successor.renewed(settings, record, tags, what, document.dump())
-    except OverflowError:
-        raise SessionConflict("the login has had all its epochs: log in again") from None
-    _begin_epoch(exchange, session, following)
+    _begin_epoch(exchange, session, successor.renewed(settings, record, tags, what, document.dump()))
 
 
 def _begin_epoch(
@@ -58,17 +54,22 @@ def _begin_epoch(
     site = exchange.site
     name = site.cookies.other_half(session.name)
     sent = exchange.seal(name, record, now, now)
+    opened = site.opened(now, record)
     others = [each for each in exchange.logins() if each.record.id != record.id]
-    limits = (*zip(session.keys, session.limits), *limits)
+    # A tag that is new and was revoked since the call would end the new epoch, and the one before is superseded.
+    limits = (*zip(session.keys, session.limits), *zip(opened.keys[2:], opened.limits[2:]), *limits)
     raises = ((session.key, record.version), *raises, *((key, ENDED) for key in fences(others)))
     if not site.store.compare_and_raise(limits, raises):
-        exchange.conflict(exchange.find_out(session) or Ended.SUPERSEDED)
+        ended = exchange.find_out(session)
+        if ended is None:
+            raise SessionConflict("another request was first, or one of the new tags was revoked before the response")
+        exchange.conflict(ended)
     if session.expired(exchange.now()):
         exchange.conflict(Ended.IDLE)
     exchange.logged_out(others)
     exchange.forget_cookies(exchange.names())
     exchange.settle(sent)
-    exchange.become(Presented(name, site.opened(now, record)))
+    exchange.become(Presented(name, opened))
 
 
 def log_in(exchange: Exchange) -> None:
@@ -85,6 +86,7 @@ def log_in(exchange: Exchange) -> None:
     asked = exchange.regeneration
     tags = exchange.with_identity((asked.tags if asked is not None else None) or ())
     what = exchange.with_numbers(asked, tags)
+    site.steady_clock()  # which knows of the clock what it has seen
     record = successor.logged_in(site.settings, exchange.next_id(), tags, what, document.dump())
     name = site.cookies.in_pair(exchange.next_pair)
     sent = exchange.seal(name, record, now, now)
@@ -98,14 +100,19 @@ def log_in(exchange: Exchange) -> None:
         except StoreUnavailable:
             if exchange.without(Ask.END if exchange.somebody_may_live(now) else Ask.BEGIN) is Without.FAIL:
                 raise
+            if session is not None:
+                ended = policy.refused(site.store.last_known(session.keys), session.limits)
+                if ended is not None:
+                    return _log_in_without(exchange, session, ended)
             log.warning("a session began while the revocation store was unavailable; what it follows was not ended")
             record = successor.logged_in(site.settings, record.id, tags, what._replace(unasked=True), document.dump())
             sent, opened, done = exchange.seal(name, record, now, now), site.opened(now, record), True
         if not done:
-            ended = exchange.find_out(session) if session is not None else None
-            if session is None or ended is None:
+            if session is None:
                 raise SessionConflict("the login was revoked before its response")
-            return _log_in_without(exchange, session, ended)
+            # What another process is raising refuses already, and may not be found yet. If it was a tag of the new
+            # login that was revoked, that is refused again without the session.
+            return _log_in_without(exchange, session, exchange.find_out(session) or Ended.SUPERSEDED)
         exchange.logged_out(everyone)
         after = exchange.now()
         if session is not None and session.expired(after):
@@ -187,10 +194,14 @@ def revoke_others(exchange: Exchange, tag: bytes) -> None:
         raise ValueError("tag: requires a tag of this session")
     if exchange.standing is Standing.LOST:
         raise SessionConflict(exchange.why_lost())
-    held = exchange.site.store.lookup_now((tag,))[0]
-    number = next_revoked_before(exchange.site.steady_clock(), (held,))
-    if number is None:
-        raise StoreUnavailable("the same tag is being revoked again and again")
+    held = 0
+
+    def attempt() -> int | None:
+        nonlocal held
+        held = exchange.site.store.lookup_now((tag,))[0]
+        return next_revoked_before(exchange.site.steady_clock(), (held,))
+
+    number = when_it_may(attempt)
     record = successor.renewed(exchange.site.settings, session.record, session.record.tags, None, document.dump())
     record = record._replace(
         passed=(

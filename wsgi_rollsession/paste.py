@@ -16,15 +16,16 @@ from .middleware import RollSession
 
 def filter_factory(global_conf: dict[str, str], **options: Any) -> Callable[[Any], RollSession]:
     """``paste.filter_factory``: options -> filter -> application."""
-    return lambda application: RollSession(application, **_with_keys(options))
+    return lambda application: RollSession(application, **with_keys(options))
 
 
 def filter_app_factory(application: Any, global_conf: dict[str, str], **options: Any) -> RollSession:
     """``paste.filter_app_factory``: application and options -> application."""
-    return RollSession(application, **_with_keys(options))
+    return RollSession(application, **with_keys(options))
 
 
-def _with_keys(options: dict[str, Any]) -> dict[str, Any]:
+def with_keys(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with ``keys`` for ``keys_env``. Raises ``ConfigurationError``."""
     name = options.get("keys_env")
     if name is None:
         return options

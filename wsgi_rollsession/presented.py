@@ -17,7 +17,7 @@ from .revocation.clock import SteadyClock
 from .revocation.fence import EVERYTHING, session_key
 from .seal import UnknownKey, Unsealable, open_lease, open_session
 from .settings import Settings
-from .token import Record
+from .token import Lease, Record
 
 #: Headers, and session cookies, remembered as opened in each process. A browser sends the same header until something
 #: is written or rolled; a roll does not change the session cookie.
@@ -68,6 +68,7 @@ class Site:
     """What all requests share: the settings, the cookies, the revocation set, and what was opened last."""
 
     __slots__ = (
+        "_last_lease",
         "_open_header",
         "clock",
         "cookies",
@@ -92,6 +93,7 @@ class Site:
         # raises, and is not remembered.
         self.open: Callable[[str, str], Opened] = lru_cache(REMEMBERED)(self._open)
         self._open_header: Callable[[str], Opening] = lru_cache(REMEMBERED)(self._opening)
+        self._last_lease: Callable[[str], Lease | None] = lru_cache(REMEMBERED)(self.cookies.last_lease)
 
     def open_header(self, header: str) -> Opening:
         """What *header* presents, whatever it holds."""
@@ -101,6 +103,10 @@ class Site:
             return self._open_header(header)
         except _Unremembered as unremembered:
             return unremembered.opening
+
+    def last_lease(self, header: str) -> Lease | None:
+        """What the last cookie of ours in *header* says, if it is a lease: not authenticated, so only ever a hint."""
+        return self._last_lease(header) if len(header) <= LONGEST_REMEMBERED else self.cookies.last_lease(header)
 
     def _opening(self, header: str) -> Opening:
         found = self.cookies.parse(header)
@@ -182,6 +188,16 @@ class Presented:
     def key(self) -> bytes:
         """The session's own fence."""
         return self.keys[1]
+
+    def is_due(self, now: int, settings: Settings) -> bool:
+        """Whether its last activity is so long ago at *now* (Unix ms) that it is to be rolled.
+
+        A session whose idle timeout is shorter than the configuration's is rolled more often in proportion.
+        """
+        after_ms = settings.renew_after_ms
+        if self.idle != settings.idle_s:
+            after_ms = after_ms * self.idle // settings.idle_s
+        return now - self.last_activity >= after_ms
 
     def expired(self, now: int) -> Ended | None:
         """Why it is over by the clock at *now* (Unix ms), or None."""

@@ -115,11 +115,13 @@ def _looks_due(exchange: Exchange) -> bool:
     settings = site.settings
     if not settings.rolls:
         return False
-    time = site.cookies.last_time(header)
-    if settings.renew_after_ms and time:  # without renew_after, _roll looks whether a clock is ahead
-        now = site.clock() * 1000
-        if now - settings.renew_after_ms < time <= now + CLOCK_TOLERANCE_MS:
-            return False  # as for most requests
+    if settings.renew_after_ms:  # without it, a roll is due if no clock is ahead: _roll looks
+        lease = site.last_lease(header)
+        # Of a session with a shorter idle timeout than the configuration's, _roll knows when it is due.
+        if lease is not None and lease.idle == settings.idle_s:
+            now = site.clock() * 1000
+            if now - settings.renew_after_ms < lease.renewed <= now + CLOCK_TOLERANCE_MS:
+                return False  # as for most requests
     return site.cookies.anonymous in header
 
 
@@ -134,13 +136,14 @@ def _roll_unread(exchange: Exchange, wants_roll: WantsRoll) -> None:
         session = exchange.session
     if session is not None:
         _roll(exchange, session, wants_roll)
+    if exchange.standing is Standing.LOST:  # the application has not seen it, and must not find it in its body
+        exchange.unload()
 
 
 def _roll(exchange: Exchange, session: Presented, wants_roll: WantsRoll) -> None:
     """Send a lease, if one is due and the session is alive."""
     site, now = exchange.site, exchange.now()
-    settings = site.settings
-    if not settings.rolls or now - session.last_activity < settings.renew_after_ms or session.expired(now):
+    if not site.settings.rolls or not session.is_due(now, site.settings) or session.expired(now):
         return
     if not wants_roll():
         return

@@ -1,5 +1,5 @@
 """Cookie values <-> authenticated bytes. Nothing is read before it is authenticated, but the version and key id, which
-say how to open a value, and ``unauthenticated_time``.
+say how to open a value, and ``unauthenticated_lease``.
 
     session = b64u( 0x01 | key id 4 | issued u48 | nonce 24 | XAES-256-GCM(plaintext) )
     lease   = b64u( 0x01 | key id 4 | renewed u48 | idle u32 | version u32 | HMAC-SHA-256 truncated to 17 )
@@ -46,21 +46,13 @@ class UnknownKey(Unsealable):
     """It was sealed with a key that is not in the ring, or looks so."""
 
 
-def unauthenticated_time(text: str, at: int = 0) -> int:
-    """The clear time stamp (Unix ms) of the session or lease value that begins at *at*. 0 for garbage.
-
-    It is not authenticated, so only ever a hint.
-    """
-    return clear_time(text[at + 4 : at + 16])
-
-
 @lru_cache(1024)  # a browser sends the same lease until the next roll
-def clear_time(text: str) -> int:
-    """As ``unauthenticated_time``, of the characters 4 to 15 of a value."""
+def unauthenticated_lease(value: str) -> Lease | None:
+    """What a lease value says in the clear, or None for garbage. It is not authenticated, so only ever a hint."""
     try:
-        return int.from_bytes(a2b_base64(text.replace("-", "+").replace("_", "/")), "big") >> 8 & 0xFFFF_FFFF_FFFF
-    except ValueError:
-        return 0
+        return unpack_lease(_decoded(value)[5:_LEASE_CLEAR]) if len(value) == LEASE_LENGTH else None
+    except Unsealable:
+        return None
 
 
 def _encoded(sealed: bytes) -> str:

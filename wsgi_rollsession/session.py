@@ -108,6 +108,8 @@ class Session(MutableMapping[str, Any]):
         return self.copy()
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        if isinstance(other, Session):
+            other = other.copy()
         return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
 
     def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,6 +195,11 @@ class Session(MutableMapping[str, Any]):
         return self._exchange.ended
 
     @property
+    def identity_key(self) -> str | None:
+        """The key that says who is logged in, as configured."""
+        return self._exchange.site.identity_key
+
+    @property
     def loaded(self) -> bool:
         """Whether anybody has looked at the session in this request."""
         return self._exchange.document is not None
@@ -217,7 +224,7 @@ class Session(MutableMapping[str, Any]):
     def regenerate(
         self,
         *,
-        tags: Iterable[str] | None = None,
+        tags: Iterable[str] | Tags | None = None,
         idle_timeout: Duration | None = None,
         absolute_timeout: Duration | None = None,
         persistent: bool | None = None,
@@ -232,8 +239,10 @@ class Session(MutableMapping[str, Any]):
 
         Args:
             tags: names by which the session can be revoked later, such as ``user:42``. Giving them states that
-                somebody has just been authenticated: the absolute timeout begins anew. None keeps tags and deadlines.
+                somebody has just been authenticated: the absolute timeout begins anew. ``session.tags`` states that and
+                keeps them. None keeps tags and deadlines.
             idle_timeout: a shorter one than the configuration's, for this login: seconds, or text such as ``"10m"``.
+                None: that of the login, if there is one already, else the configuration's.
             absolute_timeout: likewise.
             persistent: False: browsers forget the session when they are closed.
 
@@ -327,7 +336,9 @@ def _utc(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
-def _tag_keys(tags: Iterable[str]) -> tuple[bytes, ...]:
+def _tag_keys(tags: Iterable[str] | Tags) -> tuple[bytes, ...]:
+    if isinstance(tags, Tags):
+        return tuple(sorted(each for each in tags if isinstance(each, bytes)))
     texts = [tags] if isinstance(tags, str) else list(tags)
     if isinstance(tags, str) or not all(isinstance(tag, str) for tag in texts):
         raise TypeError(f"tags: requires strings in a list or another iterable, received {tags!r}")

@@ -18,6 +18,7 @@ from . import caching, response
 from .caching import Headers
 from .cookies import Sent, SetCookie
 from .exchange import Exchange
+from .moving import Moving, deletion
 from .presented import Site
 from .revocation import Revocations, StoreOptions, open_store
 from .revocation.fence import ENDED, EVERYTHING, session_key, tag_key
@@ -62,6 +63,7 @@ class Sessions:
             open_store(opened, store_options) if isinstance(opened, str) else opened(store_options)
         )
         self._site = Site(settings, self.revocations)
+        self._moving = Moving(self._site) if settings.moving_in else None
         if not settings.secure:
             log.warning("insecure_http: session cookies go over plain http; use this for development only")
         if settings.outage.value == "open":
@@ -78,17 +80,25 @@ class Sessions:
         a response that was discarded, is still done, and is sent with this one.
         """
         header = environ.get("HTTP_COOKIE", "")
+        carried: Sequence[Sent] = ()
         if SESSION in environ and self.owns(environ[SESSION]):
             carried = exchange_of(environ[SESSION]).settled
-            exchange = Exchange(self._site, _applied(header, carried), carried)
-        else:
-            exchange = Exchange(self._site, header)
-        session = environ[SESSION] = Session(exchange)
+        session = environ[SESSION] = Session(self._begin(header, carried))
         return session
 
     def begin_header(self, header: str) -> Session:
         """The session of a request with this Cookie header, for frameworks that are not WSGI's."""
-        return Session(Exchange(self._site, header))
+        return Session(self._begin(header, ()))
+
+    def _begin(self, header: str, carried: Sequence[Sent]) -> Exchange:
+        move = None if self._moving is None else self._moving.find(header)
+        if move is not None:
+            header = move.translated(header)
+        exchange = Exchange(self._site, _applied(header, carried) if carried else header, carried)
+        if move is not None:
+            exchange.move = move
+            move.bring(exchange)
+        return exchange
 
     def owns(self, session: Session) -> bool:
         """Whether *session* was begun here, and not by another ``Sessions``."""
@@ -99,6 +109,7 @@ class Sessions:
         other = copy(self)
         other.settings = replace(self.settings, clock=clock)
         other._site = Site(other.settings, self.revocations)
+        other._moving = Moving(other._site) if other.settings.moving_in else None
         return other
 
     def commit(
@@ -119,12 +130,12 @@ class Sessions:
             ``invalidate()`` and ``revoke_others()`` have done, and the next call, for an error page, sends that.
         """
         exchange = exchange_of(session)
-        if response.leaves_alone(exchange):  # as for most requests
+        if exchange.move is None and response.leaves_alone(exchange):  # as for most requests
             return headers if isinstance(headers, list) else list(headers)
-        sent = response.commit(exchange, lambda: self._wants_roll(status, headers, environ))
-        if sent:
+        sent, old = self._commit(exchange, status, headers, environ)
+        if sent or old:
             cookies = self._site.cookies
-            set_cookies = []
+            set_cookies = [deletion(each) for each in old]
             for each in sent:
                 if each.value is None:
                     set_cookies += cookies.deletions(each.name)
@@ -140,13 +151,26 @@ class Sessions:
     ) -> tuple[Headers, list[SetCookie]]:
         """As ``commit``, for frameworks with a cookie interface: headers without our cookies, and these in parts."""
         exchange = exchange_of(session)
-        sent = response.commit(exchange, lambda: self._wants_roll(status, headers, environ))
+        if exchange.move is None and response.leaves_alone(exchange):
+            return list(headers), []
+        sent, old = self._commit(exchange, status, headers, environ)
+        any_cookie = bool(sent or old)
         merged = caching.merged(
-            headers, ("stand-in",) if sent else (), lease_only=self._is_lease(sent), was_read=session.loaded
+            headers, ("stand-in",) if any_cookie else (), lease_only=self._is_lease(sent), was_read=session.loaded
         )
-        if sent:
+        if any_cookie:
             merged.pop()  # the stand-in
-        return merged, [part for each in sent for part in self._site.cookies.parts(*each)]
+        return merged, [*old, *(part for each in sent for part in self._site.cookies.parts(*each))]
+
+    def _commit(
+        self, exchange: Exchange, status: str, headers: Sequence[tuple[str, str]], environ: dict[str, Any] | None
+    ) -> tuple[Sequence[Sent], Sequence[SetCookie]]:
+        """The cookies of the response, and the deletion of the old cookie that it moves in with, if it does."""
+        move = exchange.move
+        if move is not None:
+            move.prepare(exchange)
+        sent = response.commit(exchange, lambda: self._wants_roll(status, headers, environ))
+        return (sent, ()) if move is None else move.replace(sent)
 
     def _is_lease(self, sent: Sequence[Sent]) -> bool:
         return len(sent) == 1 and sent[0].value is not None and sent[0].name.endswith("-lease")

@@ -20,6 +20,8 @@ from .token import NEVER, UNLIMITED
 if TYPE_CHECKING:
     from typing_extensions import Required
 
+    from .moving import OldCookies
+
 Duration = int | str | timedelta
 OpenStore = Callable[[StoreOptions], Revocations]
 RollIf = Callable[[dict[str, Any]], object]
@@ -51,6 +53,7 @@ class Options(TypedDict, total=False):
     amnesia: str
     roll_if: RollIf | str | None
     clock: Callable[[], float]
+    moving_in: Sequence[OldCookies] | str
 
 
 DEFAULTS: dict[str, Any] = {
@@ -70,6 +73,7 @@ DEFAULTS: dict[str, Any] = {
     "amnesia": "refuse",
     "roll_if": None,
     "clock": time.time,
+    "moving_in": (),
 }
 
 
@@ -101,6 +105,8 @@ class Settings:
     roll_if: RollIf | None
     #: Unix seconds.
     clock: Callable[[], float] = field(repr=False)
+    #: The cookies of other systems, whose sessions move in.
+    moving_in: tuple[OldCookies, ...] = field(repr=False)
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> Settings:
@@ -142,6 +148,7 @@ class Settings:
             accept_amnesia=_choice("amnesia", given["amnesia"], ("refuse", "accept")) == "accept",
             roll_if=_roll_if("roll_if", given["roll_if"]),
             clock=_clock("clock", given["clock"]),
+            moving_in=_moving_in("moving_in", given["moving_in"]),
         )
 
     @property
@@ -149,11 +156,11 @@ class Settings:
         """How long a fence must be kept, in milliseconds: as long as anything it refuses could otherwise be accepted.
 
         That is one idle timeout, for nothing behind a fence is ever renewed; or the absolute timeout, where
-        there is no idle timeout or an outage policy extends sessions without asking.
+        there is no idle timeout or an outage policy extends sessions without asking; or the lifetime of an old cookie
+        that sessions move in with.
         """
-        if self.rolls and self.outage is not Outage.OPEN:
-            return self.idle_s * 1000 + _SLACK_MS
-        return self.absolute_ms + _SLACK_MS
+        longest_ms = self.idle_s * 1000 if self.rolls and self.outage is not Outage.OPEN else self.absolute_ms
+        return max(longest_ms, *(each.lifetime_s * 1000 for each in self.moving_in), 0) + _SLACK_MS
 
 
 def seconds(option: str, value: object, smallest: int) -> int | None:
@@ -270,6 +277,16 @@ def _clock(option: str, value: Any) -> Callable[[], float]:
     return value  # type: ignore[no-any-return]
 
 
+def _moving_in(option: str, value: Any) -> tuple[OldCookies, ...]:
+    if isinstance(value, str):
+        value = _resolved(option, value)
+    found = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    for each in found:
+        if not all(hasattr(each, name) for name in ("read", "cookie_name", "lifetime_s")):
+            _refuse(option, "old cookies, such as those of wsgi_rollsession.migration", type(each).__name__)
+    return found
+
+
 def _roll_if(option: str, value: Any) -> RollIf | None:
     if isinstance(value, str):
         return _imported(option, value)
@@ -279,12 +296,16 @@ def _roll_if(option: str, value: Any) -> RollIf | None:
 
 
 def _imported(option: str, text: str) -> RollIf:
-    from pkgutil import resolve_name
-
-    try:
-        found = resolve_name(text)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{option}: requires module:name of a callable, received {text!r} ({error})") from None
+    found = _resolved(option, text)
     if not callable(found):
         _refuse(option, "module:name of a callable", text)
     return found  # type: ignore[no-any-return]
+
+
+def _resolved(option: str, text: str) -> Any:
+    from pkgutil import resolve_name
+
+    try:
+        return resolve_name(text)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{option}: requires module:name of something, received {text!r} ({error})") from None

@@ -103,7 +103,7 @@ ACTS: dict[Standing, dict[Change, Act]] = {
         # An anonymous session was lost: its data are gone, and a login needs none of them.
         Change.LOGGED_IN: Act.LOGIN,
         Change.SWITCHED: Act.CONFLICT,
-        Change.RENEWED: Act.CONFLICT,
+        Change.RENEWED: Act.DROP,  # it is a write
         Change.LOGGED_OUT: Act.LOGOUT,
         Change.CLEARED: Act.LOGOUT,
     },

@@ -72,21 +72,27 @@ def renewed(
 ) -> Record:
     """The next epoch of a login. If it was authenticated again, its deadlines begin anew, with the lengths they had.
 
+    Lengths that are given can only shorten it; if it was authenticated again, as at a login, the configuration's only.
+
     Args:
         what: None if nobody asked for it: the epoch's writes have run out.
 
     Raises:
-        OverflowError: there is no next epoch.
+        SessionConflict: there is no next epoch.
     """
     id_, version, created, authenticated, idle, ends, flags, passed, _, _ = record
     held = dict(zip((EVERYTHING, *record.tags), passed, strict=True))
     ends = policy.end(record, settings.absolute_ms)
     idle = _shorter(settings.idle_s, idle)
     if what is not None:
-        if what.tags is not None:  # authenticated again
+        if what.tags is not None:  # authenticated again: lengths that are given replace those it had
             length = NEVER if record.ends == NEVER else record.ends - authenticated
             authenticated = what.at
-            ends = _after(authenticated, min(length, settings.absolute_ms))
+            idle = settings.idle_s if what.idle_s is not None else idle
+            ends = _after(
+                authenticated,
+                settings.absolute_ms if what.absolute_s is not None else min(length, settings.absolute_ms),
+            )
         ends = min(ends, _after(authenticated, _shorter(NEVER, _ms(what.absolute_s))))
         idle = _shorter(idle, what.idle_s)
         if what.persistent is not None:

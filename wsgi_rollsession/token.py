@@ -5,6 +5,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
+from .errors import SessionConflict
+
 #: The largest u48 and u32: a deadline or timeout that does not apply.
 NEVER = (1 << 48) - 1
 UNLIMITED = (1 << 32) - 1
@@ -78,11 +80,11 @@ def next_epoch(version: int) -> int:
     """The first version of the epoch after that of *version*.
 
     Raises:
-        OverflowError: there is none.
+        SessionConflict: there is none.
     """
     following = (version >> _WRITES_BITS) + 1
     if following > _MOST_EPOCHS:
-        raise OverflowError("a login has no more epochs")
+        raise SessionConflict("the session has had all its epochs: log in again")
     return following << _WRITES_BITS | 1
 
 

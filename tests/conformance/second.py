@@ -190,41 +190,43 @@ def chosen(sessions: list[dict[str, Any]]) -> int:
 # Caches
 
 
-def directives(value: str) -> dict[str, str]:
+def directives(values: list[str]) -> list[tuple[str, str]]:
     """The members of a Cache-Control field; the argument without quotes, "" if there is none."""
-    members = re.findall(r'(?:[^,"]|"(?:[^"\\]|\\.)*(?:"|$))+', value)
+    members = re.findall(r'(?:[^,"]|"(?:[^"\\]|\\.)*(?:"|$))+', ",".join(values))
     pairs = (member.partition("=") for member in members)
-    return {name.strip().lower(): argument.strip().strip('"') for name, _, argument in pairs}
+    return [(name.strip().lower(), argument.strip().strip('"')) for name, _, argument in pairs]
 
 
 def may_be_stored(headers: list[list[str]], now: float) -> bool:
     """Whether a shared cache may store a response."""
+    lifetimes = ("max-age", "s-maxage", "cache-maxage")
 
-    def allows(found: dict[str, str]) -> bool:
-        if "no-store" in found or found.get("private") == "":
-            return False
-        ages = [found[name] for name in ("s-maxage", "max-age") if name in found]
-        return "public" in found or any(age == "" or age.strip("0") != "" for age in ages)
+    def forbids(found: list[tuple[str, str]]) -> bool:
+        names = [name for name, _ in found]
+        return ("private", "") in found or ("no-store" in names and "must-understand" not in names)
 
-    plain: dict[str, str] = {}
-    expires = None
-    for name, value in ((name.lower(), value) for name, value in headers):
-        if name == "cache-control":
-            plain |= directives(value)
-        elif name.endswith("-cache-control") or name in ("surrogate-control", "edge-control"):
-            if allows(directives(value)):
+    def allows(found: list[tuple[str, str]]) -> bool:
+        ages = [argument for name, argument in found if name in lifetimes]
+        return not forbids(found) and (("public" in dict(found)) or any(not re.fullmatch("0+", age) for age in ages))
+
+    fields: dict[str, list[str]] = {}
+    for name, value in headers:
+        fields.setdefault(name.lower(), []).append(value)
+    for name, values in fields.items():
+        if name.endswith("-cache-control") or name in ("cache-control", "surrogate-control", "edge-control"):
+            if allows(directives(values)):
                 return True
-        elif name == "x-accel-expires":
-            if value.strip() not in ("", "0", "off"):
-                return True
-        elif name == "expires":
-            expires = value
-    if allows(plain):
-        return True
-    if plain.get("private") == "" or plain.keys() & {"max-age", "s-maxage", "no-store", "no-cache"}:
+        elif name == "x-accel-expires" and any(value.strip() not in ("", "0", "off") for value in values):
+            return True
+    plain = directives(fields.get("cache-control", []))
+    if forbids(plain) or any(name in (*lifetimes, "no-cache") for name, _ in plain):
         return False
+    return any(is_after(value, now) for value in fields.get("expires", []))
+
+
+def is_after(date: str, now: float) -> bool:
     try:
-        return expires is not None and parsedate_to_datetime(expires).timestamp() > now
+        return parsedate_to_datetime(date).timestamp() > now
     except (ValueError, TypeError):
         return False
 

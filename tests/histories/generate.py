@@ -118,7 +118,20 @@ class Generator:
         pause = self.pause(0.08) if deep else None
         if kind is None:
             kind = random.choices(
-                ("read", "write", "login", "renew", "out", "others", "save", "revert", "check", "forget", "big", "last"),
+                (
+                    "read",
+                    "write",
+                    "login",
+                    "renew",
+                    "out",
+                    "others",
+                    "save",
+                    "revert",
+                    "check",
+                    "forget",
+                    "big",
+                    "last",
+                ),
                 (10, 16, 16, 10, 20, 3, 5, 2, 2, 1, 2, 4),
             )[0]
         if kind == "write":

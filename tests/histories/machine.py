@@ -12,7 +12,22 @@ from wsgi_rollsession import RollSession, SessionConflict, SessionTooLarge, Stor
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.session import exchange_of
 
-from .model import EVERYTHING, UNLIMITED, VAGUE, Copy, Held, Lease, Life, Regeneration, Setup, Vague, Verdict, Visit, held, user_of
+from .model import (
+    EVERYTHING,
+    UNLIMITED,
+    VAGUE,
+    Copy,
+    Held,
+    Lease,
+    Life,
+    Regeneration,
+    Setup,
+    Vague,
+    Verdict,
+    Visit,
+    held,
+    user_of,
+)
 from .world import NAME, NAMES, SLOT, SLOTS, Browser, Call, Cookie, LeaseCookie, Process, World
 
 #: A step: what happens, and to what. Numbers of requests that do not exist are passed over, so any step can be left out.
@@ -34,12 +49,12 @@ class Failure(RuntimeError):
 
 
 class Logs(logging.Handler):
-    """Counts what is logged at INFO."""
+    """Counts the lines about what requests present."""
 
     infos = 0
 
     def handle(self, record: logging.LogRecord) -> bool:
-        if record.levelno == logging.INFO:
+        if record.levelno == logging.INFO and " cookie " in record.getMessage():
             self.infos += 1
         return True
 
@@ -64,12 +79,13 @@ class Request:
         self.presented: list[tuple[Cookie, Held]] = []
         self.others: list[tuple[Life, bool]] = []  # other logins that were alive at the load, and whether surely
         self.acts: set[str] = set()
+        self.begun: list[Life] = []  # the logins that began in it
         self.deletes = False  # something that has been done deletes cookies
         self.known: set[str] = set()  # the values that this response carries in any case
         self.busy = False
         self.blurred = False  # nobody can say where it stands
         self.committed_at = 0
-        self.extends = True
+        self.wanted = self.extends = True  # whether its response may extend the session, and did not fail to
         self.answer: list[tuple[str, str | None, int | None]] = []
         self.calls: list[Call] = []  # of the last thing that it did, and the event before it
         self.start_event = 0
@@ -105,7 +121,7 @@ class Machine:
     def __init__(self, history: History, counts: Counter[str], logs: Logs) -> None:
         self.history, self.counts, self.logs = history, counts, logs
         self.world = World(application, history.setups)
-        self.world.run = self.run
+        self.world.run = self.run_meanwhile
         self.model = self.world.model
         self.requests: dict[int, Request] = {}
         self.tokens: dict[str, tuple[str | None, int]] = {}  # for whom, and by which request
@@ -129,6 +145,12 @@ class Machine:
             counts["step " + step[0]] += 1
             getattr(self, "step_" + step[0])(*step[1:])
 
+    def run_meanwhile(self, steps: Sequence[Step]) -> None:
+        """Some steps, while a process is suspended."""
+        infos = self.logs.infos
+        self.run(steps)
+        self.logs.infos = infos
+
     def check(self, condition: object, message: str) -> None:
         """An invariant."""
         self.counts["checks"] += 1
@@ -142,6 +164,8 @@ class Machine:
 
     def step_step(self, ms: int) -> None:
         self.world.clock.step(ms)
+        for process in self.world.processes:  # each looks at its clock more often than that is set
+            process.sessions._site.steady_clock()
 
     def step_purge(self) -> None:
         self.world.purge()
@@ -169,9 +193,12 @@ class Machine:
                 self.world.restart(where, process.setup._replace(keys=(keys[0] + 1, *keys)[:3]))
 
     def step_lose(self) -> None:
-        """The store loses its data."""
+        """The store loses its data. It takes some seconds to begin anew."""
+        self.world.clock.advance(3000)
         self.world.lose_store()
-        self.model.revoke(EVERYTHING, self.model.tick(), self.world.clock.highest, "6: the store's loss went unnoticed")
+        clock = self.world.clock
+        self.model.losses.append((self.model.tick(), 0 if clock.wall < clock.highest else clock.wall))
+        self.model.revoke(EVERYTHING, self.model.event, self.world.clock.highest, "6: the store's loss went unnoticed")
 
     def step_revoke(self, where: int, what: str) -> None:
         world = self.world
@@ -228,6 +255,14 @@ class Machine:
         process = request.process
         return self.model.judge(this, now, process.idle_s, process.absolute_ms, event)
 
+    def was_overslept(self, request: Request, this: Held, now: int) -> bool:
+        """Whether the process was suspended at its question since *now*, longer than the session lives.
+
+        The store may have forgotten by then what it was asked for.
+        """
+        over = self.judge(request, this, self.world.clock.wall, -1)
+        return isinstance(over, str) and self.judge(request, this, now, -1) is None
+
     def steal(self, picks: Sequence[int]) -> list[tuple[str, str]]:
         """A thief combines any cookies with any leases."""
         world = self.world
@@ -273,7 +308,7 @@ class Machine:
             (f"{NAME}-{junk % 4 + 1}", "AQ" + "A" * 252),
             (NAME, "x" * (junk % 90)),
             (f"{NAME}-2-lease", "AQ" + "B" * 46),
-            (SLOT, "7"),
+            (f"{NAME}-slots", "7"),
             (f"{NAME}-3b", stray.value if stray is not None and stray.name != f"{NAME}-3b" else "="),
             (f"{NAME}-9", "A" * 256),
         ]
@@ -321,8 +356,14 @@ class Machine:
         for _, each in request.presented:
             each.copy.life.failed = True
 
-    def perform(self, request: Request, job: Callable[[Any], Any], pause: Any = None) -> Exception | None:
-        """Have the application do something. What it raised, of what it may raise."""
+    def perform(
+        self, request: Request, job: Callable[[Any], Any], pause: Any = None, tag: str | None = None
+    ) -> Exception | None:
+        """Have the application do something. What it raised, of what it may raise.
+
+        Args:
+            tag: what is being revoked.
+        """
         world = self.world
         saved = world.calls, world.asked, world.pause
         world.calls, world.asked, world.pause = [], 0, pause
@@ -335,7 +376,9 @@ class Machine:
                 errors.append(error)
 
         request.job, request.busy, request.start_event = guarded, True, self.model.event
-        lives = self.lives(request) if pause is not None else ()
+        lives = self.lives(request) if pause is not None else []
+        if pause is not None and tag is not None:
+            lives += [each.copy.life for each in self.world.cookies.values() if tag in each.copy.tags]
         for life in lives:
             life.pending += 1
         try:
@@ -382,7 +425,8 @@ class Machine:
         request.visit = Visit(request.process.setup.identity, found)
         if found is not None:
             self.check(dict(session) == found.copy.data, "3: the session holds other data than were sealed")
-            self.check((session.ended is None) == found.copy.life.is_login, "7: session.ended is wrong")
+            if request.state == "begun":
+                self.check((session.ended is None) == found.copy.life.is_login, "7: session.ended is wrong")
         else:
             self.check(not session, "3: a session that is not there holds data")
 
@@ -398,7 +442,10 @@ class Machine:
                 best = each
             if is_it and (found is None or each.rank > found.rank):
                 found = each
-                self.check(not isinstance(verdict, str), str(verdict))
+                if isinstance(verdict, str) and self.was_overslept(request, each, now):
+                    self.counts["met: a load that took longer than its session lives"] += 1
+                else:
+                    self.check(not isinstance(verdict, str), str(verdict))
             if not isinstance(verdict, str) and each.copy.life.is_login:
                 others.append((each.copy.life, verdict is None))
             elif isinstance(verdict, str):
@@ -454,10 +501,12 @@ class Machine:
         if visit.standing == "lost" or isinstance(verdict, str):
             return "lost"
         what = visit.regeneration
-        if what is not None and self.world.clock.wall >= what.at + 1000 * (what.idle_s or request.process.idle_s):
+        at = request.committed_at if what is None else what.at
+        idle_s, absolute_s = request.process.idle_s, request.process.setup.absolute_s
+        if what is not None:
+            idle_s, absolute_s = min(idle_s, what.idle_s or idle_s), min(absolute_s, what.absolute_s or absolute_s)
+        if self.world.clock.wall >= at + 1000 * min(idle_s, absolute_s):
             return None  # the login took too long
-        if what is not None and what.absolute_s and self.world.clock.wall >= what.at + 1000 * what.absolute_s:
-            return None
         asked = {} if what is None else what.asked
         for tag in (EVERYTHING, *asked, f"user:{visit.identities[1]}"):
             since = asked.get(tag, request.start_event)
@@ -470,7 +519,9 @@ class Machine:
     def after_error(self, request: Request, error: Exception, act: str = "") -> None:
         visit = request.visit
         assert visit is not None
-        if act in QUIET and visit.leaves and any(each.method == "fence" and each.answered for each in request.calls):
+        logins = any(each.is_login for each in self.lives(request))
+        fence = next((each.answered for each in request.calls if each.method == "fence"), not logins)
+        if act not in ("", "logout") and visit.leaves and fence:
             self._end_unseen(request)  # that was done first
             visit.leaves = False
         if self.excused(request, error) == "lost":
@@ -547,6 +598,8 @@ class Machine:
         if base is not None:
             verdict = self.judge(request, base, at, event)
             is_login = base.copy.life.is_login
+            if self.was_overslept(request, base, at):
+                verdict = VAGUE  # the response will notice
             if isinstance(verdict, str):
                 self.check(not is_login, verdict)
                 visit.standing = "lost"
@@ -599,7 +652,9 @@ class Machine:
 
     def do_others(self, request: Request, visit: Visit, argument: Any, pause: Any) -> None:
         base = visit.base
-        tag = None if base is None else next((each for each in sorted(base.copy.tags) if each.startswith("user:")), None)
+        tag = (
+            None if base is None else next((each for each in sorted(base.copy.tags) if each.startswith("user:")), None)
+        )
         if tag is None or visit.cleared or base is None or visit.change() == "logout":
             return
         if visit.change() in ("login", "switch", "renew"):  # that is done before
@@ -609,9 +664,10 @@ class Machine:
                 return
         self.world.clock.advance(1000)
         start, now = self.model.event, self.world.clock.wall
-        error = self.perform(request, lambda session: session.revoke_others(tag), pause)
+        error = self.perform(request, lambda session: session.revoke_others(tag), pause, tag)
         if error is not None:
             self.after_error(request, error)
+            self.ambiguous(request)
             return
         self.settled(request, "others", start, now, tag)
 
@@ -668,11 +724,11 @@ class Machine:
         if request is None or request.busy or request.state != "begun":
             return
         visit, model, world = request.visit, self.model, self.world
-        start, now = model.event, world.clock.wall
+        start, now, infos = model.event, world.clock.wall, self.logs.infos
         headers = [("Cache-Control", "public, max-age=60")] if kind == "storable" else []
         if kind == "noroll":
             request.environ["wsgi_rollsession.roll"] = False
-        request.extends = kind in ("ok", "nopage")
+        request.extends = request.wanted = kind in ("ok", "nopage")
         request.started, request.committed_at = None, now
         act = "unread" if visit is None else visit.act()
         error = self.perform(request, lambda session: request.start("200 OK", headers), pause)
@@ -684,13 +740,21 @@ class Machine:
                 self.over(request)
                 return
             error = self.perform(request, lambda session: request.start("500 Sorry", [], (None, None, None)))
-            self.check(error is None, f"8: the error page failed too: {error!r}")
+            if error is not None:
+                self.check(
+                    request.degraded and request.process.setup.outage == "closed", f"8: {error!r} of an error page"
+                )
+                self.close(request)
+                self.over(request)
+                return
             request.answer = cookies_of(request.started)
-            request.extends = True
+            request.extends = request.wanted = kind != "noroll"
             if request.visit is not None:
                 self.apply(request, request.visit.act(), model.event, world.clock.wall, request.answer)
             return
         request.answer = cookies_of(request.started)
+        if act == "unread" and request.session.loaded:  # there were several to choose from
+            self.loaded(request, now, infos, request.calls[:1])
         if not request.blurred:
             self.apply(request, act, start, now, request.answer)
 
@@ -764,14 +828,19 @@ class Machine:
     ) -> None:  # fmt: skip
         """An act has been carried out: what it sent must be right, and what it ended is over."""
         visit, world, model = request.visit, self.world, self.model
-        sessions = [(name, value, age) for name, value, age in sent if name in NAMES and value and value not in world.cookies]
-        leases = [(name, value) for name, value, _ in sent if value and name.endswith("-lease") and value not in world.leases]
+        sessions = [
+            (name, value, age) for name, value, age in sent if name in NAMES and value and value not in world.cookies
+        ]
+        leases = [
+            (name, value) for name, value, _ in sent if value and name.endswith("-lease") and value not in request.known
+        ]
         for name, value, _ in sent:
             base_name = name.removesuffix("-lease")
             self.check(name == SLOT or base_name in NAMES, "5: a cookie of an unknown name")
             if value is None and not request.deletes and act in ("unread", *QUIET):
                 self.check(
-                    visit is not None and visit.leaves and base_name in SLOTS, "1: a response deletes what a logout needs"
+                    visit is not None and visit.leaves and base_name in SLOTS,
+                    "1: a response deletes what a logout needs",
                 )
             if value is not None:
                 request.known.add(value)
@@ -782,9 +851,10 @@ class Machine:
         answered = [each for each in asked if each.answered and each.yes]
         event = max(start, answered[-1].event) if answered else start
         if request.degraded:
+            request.extends = False
             event = request.process.wire.event if not answered else answered[-1].event
             self.counts["met: a response in an outage"] += 1
-        until = answered[-1].until if answered else now
+        until = answered[-1].until if answered else max((each.until for each in request.calls), default=now)
         self.counts["act " + act] += 1
         request.acts.add(act)
         if act == "unread":
@@ -797,7 +867,9 @@ class Machine:
             self.check(not sessions, "3: a session was sent that nobody wrote")
             self.check(act != "conflict", "8: a conflict went unnoticed")
             if act == "send" and base is not None and any(value in request.known for _, value, _ in sent):
-                names = {name for name, value, _ in sent if value in world.cookies and world.cookies[value].copy is base.copy}
+                names = {
+                    name for name, value, _ in sent if value in world.cookies and world.cookies[value].copy is base.copy
+                }
                 if names:
                     verdict = model.dead(base.copy, event)
                     self.check(not isinstance(verdict, str), f"{verdict}: it was sent")
@@ -841,7 +913,9 @@ class Machine:
             known = self.tokens.get(value)
             if known is None:
                 continue
-            if not life.is_login or known[1] == request.number:  # what is left is nobody's; what is assigned, the user's
+            if (
+                not life.is_login or known[1] == request.number
+            ):  # what is left is nobody's; what is assigned, the user's
                 self.tokens[value] = life.user, request.number
             else:
                 self.check(known[0] in (None, life.user), f"1: data of {known[0]} are in a session of {life.user}")
@@ -865,27 +939,44 @@ class Machine:
             self.check(lease is not None, "7: a lease out of nowhere")
             assert lease is not None
             world.leases[value] = LeaseCookie(name, value, process.setup.keys[0], lease)
-            this = next(each for _, each in among if each.copy.life is lease.life and each.copy.version == lease.version)
+            this = next(
+                each for _, each in among if each.copy.life is lease.life and each.copy.version == lease.version
+            )
             verdict = self.judge(request, this, now, event)
             self.check(not isinstance(verdict, str), f"{verdict}: a lease was issued")
             verdict = self.judge(request, this, until, event)
             self.check(not isinstance(verdict, str), f"{verdict}: it is over when the lease is issued")
             self.check(now <= lease.renewed <= until, "4: a lease of another moment")
-            self.check(request.extends, "4: a lease on a response that must have none")
+            self.check(request.wanted, "4: a lease on a response that must have none")
             self.check(lease.idle_s <= min(this.copy.idle_s, process.idle_s), "4: the idle timeout grew")
             self.check(
                 not degraded or (this.copy.fail_open and process.setup.outage == "open"), "4: extended in an outage"
             )
             self.counts["met: a roll"] += 1
             self._end_others(request, this.copy.life)
-        if request.state == "answered" and not any(name.endswith("-lease") and value for name, value, _ in sent) and not degraded and not request.junk and request.extends and process.setup.rolling:
+        if (
+            request.state == "answered"
+            and not any(name.endswith("-lease") and value for name, value, _ in sent)
+            and not degraded
+            and not request.junk
+            and request.extends
+            and process.setup.rolling
+        ):
             if base is None and len(request.presented) == 1 and len(request.pairs) <= 3:
                 base = request.presented[0][1]
             if base is None or request.visit is not None and request.visit.standing != "held":
                 return
-            fine = self.judge(request, base, now, event) is None and self.judge(request, base, until, self.model.event) is None
+            fine = (
+                self.judge(request, base, now, event) is None
+                and self.judge(request, base, until, self.model.event) is None
+            )
             due = now - base.activity >= process.setup.renew_after_s * 1000
-            if fine and due and request.known.isdisjoint(value for value in world.cookies) and not request.acts - {"unread", "roll"}:
+            if (
+                fine
+                and due
+                and request.known.isdisjoint(value for value in world.cookies)
+                and not request.acts - {"unread", "roll"}
+            ):
                 raise AssertionError(f"4: {base.copy.life} was active, and not extended")
 
     def _end_others(self, request: Request, life: Life) -> None:
@@ -913,7 +1004,16 @@ class Machine:
         """A write was not kept. It needs a reason."""
         event, clock = self.model.event, self.world.clock.wall
         if self.judge(request, base, now, event) is None and self.judge(request, base, clock, event) is None:
-            self.check(request.degraded, f"2: a write to {base.copy.life} was dropped without a reason")
+            what = visit.regeneration
+            asked = {} if what is None else what.asked
+            revoked = any(
+                at > asked.get(tag, request.start_event)
+                for tag in (*asked, f"user:{visit.identities[1]}")
+                for at, _, _ in self.model.revoked.get(tag, ())
+            )
+            self.check(request.degraded or revoked, f"2: a write to {base.copy.life} was dropped without a reason")
+            if revoked:
+                return
         self.counts["met: a write was dropped"] += 1
         visit.standing = "lost"
 
@@ -930,9 +1030,8 @@ class Machine:
             self.check(not isinstance(verdict, str), f"{verdict}: it was written")
         copy = base.copy
         degraded = request.degraded
-        extends = (request.extends or request.state == "begun") and (
-            not degraded or (copy.fail_open and process.setup.outage == "open")
-        )
+        fail_open = copy.fail_open and process.setup.outage == "open"
+        extends = (fail_open or not degraded) and (request.wanted or request.state == "begun")
         this = self.sealed(request, sent, copy.life, copy.tags, copy.passed, [visit.data])
         ends = min(copy.ends, (copy.authenticated or copy.created) + process.absolute_ms)
         self._within(request, this, ends, copy.idle_s, until if extends else base.activity)
@@ -978,15 +1077,14 @@ class Machine:
             self.check(life.user in (None, user), f"1: {life} goes on as {user}")
             life.user = user
         this = self.sealed(request, sent, life, tags, passed, [visit.data])
-        for each in passed:
-            verdict = self.model.dead(this.copy._replace(passed={each: passed[each]}), event - 1)
-            self.check(not isinstance(verdict, str), f"{verdict}: it was regenerated")
+        verdict = self.model.dead(this.copy, event - 1)
+        self.check(not isinstance(verdict, str), f"{verdict}: it was regenerated")
         ends, activity, idle = min(copy.ends, copy.authenticated + process.absolute_ms), until, copy.idle_s
         if what is not None and tag is None:
             if what.tags is not None:
                 length = min(copy.ends - copy.authenticated, process.absolute_ms)
                 ends = what.at + length
-                self.check(this.copy.authenticated <= until, "4: the login time is wrong")
+                self.check(this.copy.authenticated == what.at, "4: the login time is wrong")
                 self.counts["met: authenticated again"] += 1
             else:
                 self.check(this.copy.authenticated == copy.authenticated, "4: the login time changed")
@@ -1001,7 +1099,10 @@ class Machine:
         if tag is not None:
             self.model.revoke(tag, event, self.world.clock.highest)
             self.counts["met: revoke_others()"] += 1
-        self.model.end([each.copy.life for _, each in request.presented if each.copy.life.is_login and each.copy.life is not life], event)
+        self.model.end(
+            [each.copy.life for _, each in request.presented if each.copy.life.is_login and each.copy.life is not life],
+            event,
+        )
         self.counts["met: a new epoch"] += 1
         request.deletes = True
         visit.become(this)
@@ -1041,6 +1142,8 @@ class Machine:
                 self.counts["met: a login from a session that is over"] += 1
         life = self.model.life(user, True)
         life.browser, life.turn = request.browser, request.turn
+        life.untold = request.turn > 0 and all(name != SLOT for name, _ in request.pairs)  # its Max-Age is over
+        request.begun.append(life)
         try:
             this = self.sealed(request, sent, life, tags, passed, data, begins=True)
         except AssertionError as error:
@@ -1103,7 +1206,10 @@ class Machine:
             left = self._anonymous(request, visit, sent, until)
             self.counts["met: something is left after a logout"] += 1
         elif expected and verdict is None and base is not None:
-            self.check(self.judge(request, base, self.world.clock.wall, self.model.event) is not None, "3: what was left is lost")
+            self.check(
+                self.judge(request, base, self.world.clock.wall, self.model.event) is not None,
+                "3: what was left is lost",
+            )
         raised = [each.event for each in request.calls if each.raised]
         self.model.end(lives, raised[-1] if raised else self.model.event)
         self.counts["met: a staged logout"] += 1
@@ -1124,19 +1230,24 @@ class Machine:
         browser = request.browser
         if browser is None:
             return
-        if not request.answer:
+        if not request.answer or request.junk:
             return
         before, turns = self.living(browser), browser.turn - request.turn
+        for life in request.begun:
+            life.late = browser.turn
         deletes_only = [name for name, value, _ in request.answer if value is None]
         for name, value, max_age in request.answer:
-            browser.put(name, value, max_age)
             if name == SLOT:
+                if browser.turn > request.turn and value != browser.jar.get(SLOT, (value, 0))[0]:
+                    browser.set_back = browser.turn
+                    self.counts["met: a late answer sets the slot back"] += 1
                 browser.turn += 1
+            browser.put(name, value, max_age)
         for name in browser.jar:
             self.check(name == SLOT or name.removesuffix("-lease") in NAMES, "5: a cookie of an unknown name")
         if not before:
             return
-        after = self.living(browser)
+        after = self.living(browser, late=True)
         for life, activity in before.items():
             if turns >= 4:
                 self.counts["met: four logins while a response was on its way"] += 1
@@ -1156,16 +1267,34 @@ class Machine:
                 continue
             visit = request.visit
             base = visit.base if visit is not None else None
-            if "login" in request.acts and life.browser is browser and life.turn == request.turn:
+            if life.browser is browser and self._shares_slot(life, request):
                 self.counts["met: logins in parallel"] += 1
                 continue
             raise AssertionError(f"2: {life} was lost when {'a dead' if base is None else 'another'} response arrived")
 
+    def _shares_slot(self, life: Life, request: Request) -> bool:
+        """Whether a response has to do with a login that was made in parallel with *life*; or that was late by four."""
+        others = [each.copy.life for _, each in request.presented if each.copy.life is not life]
+        others = [each for each in others if each.browser is life.browser]
+        turns = [each.turn for each in others]
+        if "login" in request.acts:
+            turns.append(request.turn)
+        if life.untold or life.turn in turns or life.late - life.turn >= 4:
+            return True
+        if life.browser.set_back >= min(turns, default=request.turn):
+            return True  # a late answer has set the slot back, and so it is used again earlier
+        # A cookie that arrived late lies ahead in the row, and its slot is used again while its deletion is on its way.
+        return any(each.ended is not None and each.ended <= request.sent_at and life.turn - each.turn >= 4 for each in others)
+
     def _was_renewed(self, life: Life, request: Request, times: int) -> bool:
         return sum(event > request.sent_at for event in life.renewed) >= times
 
-    def living(self, browser: Browser) -> dict[Life, int]:
-        """The logins that a browser holds and that are surely alive, and their last activity."""
+    def living(self, browser: Browser, *, late: bool = False) -> dict[Life, int]:
+        """The logins that a browser holds and that are surely alive, and their last activity.
+
+        Args:
+            late: whether those count that only the idle timeout has ended.
+        """
         world, now = self.world, self.world.clock.wall
         pairs = browser.cookies()
         leases = dict(pairs)
@@ -1176,7 +1305,8 @@ class Machine:
                 if cookie is not None:
                     lease = world.leases.get(leases.get(name + "-lease", ""))
                     this = self.held(cookie, (lease,) if lease is not None and lease.name == name + "-lease" else ())
-                    if self.model.judge(this, now, UNLIMITED, 1 << 60, self.model.event) is None:
+                    verdict = self.model.judge(this, now, UNLIMITED, 1 << 60, self.model.event)
+                    if verdict is None or (late and isinstance(verdict, str) and "idle" in verdict):
                         found[cookie.copy.life] = max(this.activity, found.get(cookie.copy.life, 0))
         return found
 

@@ -41,7 +41,21 @@ class Setup(NamedTuple):
 class Life:
     """A login from its beginning to its end, or an anonymous session."""
 
-    __slots__ = ("browser", "ended", "failed", "floors", "is_login", "number", "pending", "renewed", "turn", "user", "vague")
+    __slots__ = (
+        "browser",
+        "ended",
+        "failed",
+        "floors",
+        "is_login",
+        "late",
+        "number",
+        "pending",
+        "renewed",
+        "turn",
+        "untold",
+        "user",
+        "vague",
+    )
 
     def __init__(self, number: int, user: str | None, is_login: bool) -> None:
         self.number, self.user, self.is_login = number, user, is_login
@@ -54,7 +68,9 @@ class Life:
         self.vague = False
         self.failed = False  # a response that presented it has failed
         self.browser: Any = None
-        self.turn = 0
+        # Which browser logged in, how often it had been told its slot when it asked, and how often when it was answered
+        self.turn = self.late = 0
+        self.untold = False  # nobody told it any more
 
     def __repr__(self) -> str:
         return f"{'login' if self.is_login else 'session'} {self.number} of {self.user}"
@@ -125,6 +141,9 @@ class Model:
         self.lives: list[Life] = []
         #: By tag: (event, the steady clock then, what is broken if one from before is accepted)
         self.revoked: dict[str, list[tuple[int, int, str]]] = {}
+        #: When the store lost its data: the event, and the clock, or 0 while that was behind what it had been. What is
+        #: from later may be accepted then: a store that is new does not know that the clock was set back.
+        self.losses: list[tuple[int, int]] = []
 
     def tick(self) -> int:
         """Something happened."""
@@ -151,6 +170,11 @@ class Model:
     def dead(self, copy: Copy, event: int) -> Verdict:
         """What somebody who knew what happened until *event* has to say of a copy, but for the clock."""
         life = copy.life
+        if self.losses:
+            begun = copy.passed[EVERYTHING]
+            for at, wall in self.losses:
+                if at <= event and (begun is None or begun < at) and copy.created > wall:
+                    return VAGUE
         if life.ended is not None and life.ended <= event:
             return "1: alive after its end"
         vague = life.vague or life.pending > 0
@@ -323,7 +347,7 @@ class Visit:
         if before != after:
             is_switch = before is not None or (self.is_somebody and self.standing == "lost")
             return "switch" if is_switch else "login"
-        return "same" if self.data == self.stored else "write"
+        return "same" if [*self.data.items()] == [*self.stored.items()] else "write"  # JSON has an order
 
     def act(self) -> str:
         """What the response, or ``save()``, is to do."""

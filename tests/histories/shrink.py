@@ -7,20 +7,25 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from unittest.mock import patch
+
+from wsgi_rollsession.revocation import clock
 
 from .machine import History, Logs, Machine, Step
+from .world import Sleep
 
 
 @contextmanager
 def listening() -> Iterator[Logs]:
-    """What the package logs is counted, and goes nowhere else."""
+    """What the package logs is counted, and goes nowhere else; who waits lets time pass in the world."""
     logs, logger = Logs(), logging.getLogger("wsgi_rollsession")
     before = logger.level, logger.propagate
     logger.addHandler(logs)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        yield logs
+        with patch.object(clock, "time", Sleep()):
+            yield logs
     finally:
         logger.removeHandler(logs)
         logger.level, logger.propagate = before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from wsgi_rollsession import RollSession, StoreUnavailable, generate_key
 from wsgi_rollsession.keys import KeyRing
-from wsgi_rollsession.revocation import StoreOptions
+from wsgi_rollsession.revocation import StoreOptions, clock
 from wsgi_rollsession.revocation.clock import SteadyClock
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.seal import Unsealable, open_lease, open_session
@@ -31,6 +32,17 @@ LONGEST = Setup(idle_s=3600, absolute_s=36000, keys=(0, 1, 2, 3))
 def ring(keys: tuple[int, ...]) -> KeyRing:
     """The keys with these numbers."""
     return KeyRing([KEYS[each] for each in keys])
+
+
+class Sleep:
+    """In place of ``time``, where a store waits until it may revoke: time passes in the world."""
+
+    world: World | None = None
+    time_ns, monotonic_ns = staticmethod(time.time_ns), staticmethod(time.monotonic_ns)
+
+    def sleep(self, seconds: float) -> None:
+        assert self.world is not None
+        self.world.clock.advance(125)
 
 
 class Clock:
@@ -211,6 +223,7 @@ class Browser:
         self.jar: dict[str, tuple[str, int | None]] = {}
         #: How often a login or a logout has told it which slot is next.
         self.turn = 0
+        self.set_back = -1  # the turn in which a late answer told it one that had been used already
 
     def cookies(self) -> list[tuple[str, str]]:
         """What it would send."""
@@ -229,6 +242,8 @@ class World:
 
     def __init__(self, application: Callable[..., Any], setups: Sequence[Setup]) -> None:
         self.clock = Clock()
+        if isinstance(clock.time, Sleep):
+            clock.time.world = self
         self.model = Model()
         self.application = application
         self.lifetime_ms = 0
@@ -334,4 +349,3 @@ class Direct:
         return self.world.store.lookup(keys)
 
     lookup_now = last_known = lookup
-

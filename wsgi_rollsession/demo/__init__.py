@@ -98,7 +98,7 @@ def _effects(changes: tuple[Change, ...], kind: str) -> str:
     """What an answer does to the cookies of one kind, in a few words."""
     words: dict[str, list[str]] = {"sets": [], "deletes": []}
     for change in changes:
-        if change.kind == kind:
+        if change.kind == kind and not change.name.endswith("-slot"):  # which says what name the next login gets
             what = "lease" if change.name.endswith("-lease") else "session cookie"
             words["deletes" if change.deletes else "sets"].append(what)
     return ", ".join(f"{verb} the {' and '.join(what)}" for verb, what in words.items() if what) or "sets nothing"

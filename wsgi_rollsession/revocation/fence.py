@@ -26,14 +26,9 @@ CLOCK_SKEW_MS = 2_000
 _LABEL = b"wsgi_rollsession/v1/"
 
 
-def session_digest(session_id: bytes) -> bytes:
-    """SHA-256 of a session id: bytes 0-15 are its fence key, bytes 16-21 the tag in its cookie names."""
-    return sha256(_LABEL + b"session\0" + session_id).digest()
-
-
 def session_key(session_id: bytes) -> bytes:
     """The fence key (16 bytes) of the session with this id (16 bytes)."""
-    return session_digest(session_id)[:16]
+    return sha256(_LABEL + b"session\0" + session_id).digest()[:16]
 
 
 def tag_key(tag: str) -> bytes:
@@ -46,7 +41,7 @@ def tag_key(tag: str) -> bytes:
 
 
 #: The fence key that applies to every session. A store always holds it: it is written when the store is
-#: first found empty, so that its absence shows that the store has lost its data (DESIGN: amnesia, genesis).
+#: first found empty, so that its absence shows that the store has lost its data.
 EVERYTHING = sha256(_LABEL + b"everything").digest()[:16]
 
 

@@ -1,0 +1,212 @@
+"""``environ["beaker.session"]``, for applications that leave Beaker. See docs/beaker.md.
+
+    application = SessionMiddleware(application, keys=…, revocations=…, identity_key="user_id")
+
+Beaker itself is not needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from .middleware import RollSession
+from .session import Session
+from .sessions import SESSION
+from .settings import Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["BeakerSession", "SessionMiddleware"]
+
+_ABSENT = object()
+_CREATED, _ACCESSED, _ID = "_creation_time", "_accessed_time", "_id"
+
+
+class SessionMiddleware(RollSession):
+    """The filter, in the place of Beaker's ``SessionMiddleware``.
+
+    Args:
+        application: the WSGI application.
+        environ_key: where it looks for its session.
+        auto: as Beaker's ``session.auto``. False: what a request has changed is kept if it calls ``save()``.
+        options: see docs/configuration.md; ``keys``, ``revocations`` and ``identity_key`` are what counts.
+
+    Raises:
+        ConfigurationError: names the option, what it requires and what it received.
+    """
+
+    def __init__(
+        self,
+        application: Callable[..., Iterable[bytes]],
+        *,
+        environ_key: str = "beaker.session",
+        auto: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(_Inside(application, environ_key, auto=auto), **options)
+
+
+class _Inside:
+    """The application, with the session under its old name."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]], environ_key: str, *, auto: bool) -> None:
+        self._application = application
+        self._environ_key = environ_key
+        self._auto = auto
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        session = environ[self._environ_key] = BeakerSession(environ[SESSION], auto=self._auto)
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            session.persist()
+            return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+
+        return self._application(environ, start)
+
+
+class BeakerSession(MutableMapping[str, Any]):
+    """``environ["beaker.session"]``. What Beaker's does not have is that of ``Session``, in ``rollsession``.
+
+    Args:
+        session: the package's own.
+        auto: whether changes are kept without ``save()``.
+    """
+
+    __slots__ = ("_auto", "_is_saved", "rollsession")
+
+    def __init__(self, session: Session, *, auto: bool = False) -> None:
+        #: The session itself: ``regenerate()``, ``revoke_others()``, ``tags``, ``ended`` and so on.
+        self.rollsession: Session
+        self._auto: bool
+        self._is_saved: bool
+        for name, value in (("rollsession", session), ("_auto", auto), ("_is_saved", False)):
+            object.__setattr__(self, name, value)
+
+    # The mapping
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return self.rollsession[key]
+        except KeyError:
+            if key in (_CREATED, _ACCESSED, _ID):  # Beaker keeps them among the data
+                return {_CREATED: self.created, _ACCESSED: self.last_accessed, _ID: self.id}[key]
+            raise
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.rollsession[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.rollsession[key]
+
+    def pop(self, key: str, default: Any = _ABSENT) -> Any:
+        """As ``Session.pop``."""
+        return self.rollsession.pop(key) if default is _ABSENT else self.rollsession.pop(key, default)
+
+    def clear(self) -> None:
+        """As ``Session.clear``: if somebody is logged in, that is a logout."""
+        self.rollsession.clear()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rollsession)
+
+    def __len__(self) -> int:
+        return len(self.rollsession)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.rollsession
+
+    def has_key(self, key: str) -> bool:
+        """As ``in``."""
+        return key in self
+
+    def copy(self) -> dict[str, Any]:
+        """The data as a plain dict."""
+        return self.rollsession.copy()
+
+    def __repr__(self) -> str:
+        return repr(self.rollsession)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        options = {"domain": "cookie_domain", "path": "cookie_path", "timeout": "idle_timeout"}
+        hint = f"the option {options[name]}" if name in options else f"session[{name!r}] = …"
+        raise AttributeError(f"a session keeps no attributes: {hint}")
+
+    # As Beaker has it
+
+    @property
+    def id(self) -> str:
+        """That of the login. It opens nothing."""
+        return self.rollsession.id
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no response has carried it yet."""
+        return self.rollsession.version == 0
+
+    @property
+    def created(self) -> float:
+        """When it began, or now, in Unix seconds."""
+        return _seconds(self.rollsession.created) or time.time()
+
+    @property
+    def last_accessed(self) -> float | None:
+        """The last activity that extended it, in Unix seconds."""
+        return _seconds(self.rollsession.last_activity)
+
+    def save(self, accessed_only: bool = False) -> None:
+        """Have the response keep what has changed until it starts. ``rollsession.save()`` does it at once."""
+        object.__setattr__(self, "_is_saved", self._is_saved or not accessed_only)
+
+    def persist(self) -> None:
+        """Called when the response starts: what was not saved is forgotten."""
+        session = self.rollsession
+        if not self._auto and not self._is_saved and session.loaded and not session.committed:
+            session.revert()
+
+    def dirty(self) -> bool:
+        """Whether ``save()`` was called."""
+        return self._is_saved
+
+    def accessed(self) -> bool:
+        """Whether anybody has looked at it in this request."""
+        return self.rollsession.loaded
+
+    def load(self) -> None:
+        """Nothing: it is loaded when somebody looks."""
+
+    def revert(self) -> None:
+        """Go back to what was loaded."""
+        self.rollsession.revert()
+
+    def invalidate(self) -> None:
+        """Log out, at once. What is stored afterwards begins a new session. Raises ``StoreUnavailable``."""
+        self.rollsession.invalidate()
+
+    def delete(self) -> None:
+        """Log out, at once. Raises ``StoreUnavailable``: the session may still be alive."""
+        self.rollsession.invalidate()
+        self.save()
+
+    def regenerate_id(self) -> None:
+        """``Session.regenerate()``: cookies from before are dead."""
+        self.rollsession.regenerate()
+        self.save()
+
+    def lock(self) -> None:
+        """Nothing: a session has no lock. ``versioned`` tells two writes apart."""
+
+    unlock = lock
+
+    def get_by_id(self, id: str) -> Any:
+        """Refused."""
+        raise NotImplementedError(
+            "get_by_id: a session is in its browser's cookies, and nowhere else; RollSession.revoke_session(id) ends it"
+        )
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
