@@ -13,6 +13,7 @@ import pytest
 
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.local_set import LocalSet
+from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.revocation.sqlite import database
 from wsgi_rollsession.testing.stores import HOUR_MS, KeptUntil, RevocationContract, SharedRevocationContract
 
@@ -32,7 +33,7 @@ def kept_in_sqlite(store: Any, key: bytes) -> float:
 class TestMemory(RevocationContract):
     @pytest.fixture
     def open_store(self) -> Callable[[StoreOptions], Revocations]:
-        return lambda options: open_store("memory://", options)
+        return MemoryRevocations
 
     @pytest.fixture
     def kept_until(self) -> KeptUntil:
@@ -85,10 +86,10 @@ LIFETIMES = [
 @pytest.mark.parametrize(("test", "owner", "name", "double"), LIFETIMES)
 def test_mutants_of_the_lifetime(test: Any, owner: Any, name: str, double: Any, tmp_path: Path) -> None:
     """A store that merges numbers but not lifetimes by the larger fails the contract."""
-    url, kept = f"sqlite:///{tmp_path}/mutant.db", kept_in_sqlite
-    if owner is LocalSet:
-        url, kept = "memory://", kept_in_memory
+    options, kept = StoreOptions(HOUR_MS), kept_in_memory if owner is LocalSet else kept_in_sqlite
+    url = f"sqlite:///{tmp_path}/mutant.db"
     assert getattr(owner, name) != double
-    with mock.patch.object(owner, name, double), contextlib.closing(open_store(url, StoreOptions(HOUR_MS))) as store:
-        with pytest.raises(AssertionError):
+    with mock.patch.object(owner, name, double):
+        store: Any = MemoryRevocations(options) if owner is LocalSet else open_store(url, options)
+        with contextlib.closing(store), pytest.raises(AssertionError):
             test(None, store, kept)

@@ -24,6 +24,7 @@ from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S, genesi
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, revoked_before, session_key
 from wsgi_rollsession.revocation.sqlite import SQLiteRevocations
 from wsgi_rollsession.revocation.sqlite.continuity import Generation, Mark
+from wsgi_rollsession.revocation.sqlite.database import is_mounted
 from wsgi_rollsession.revocation.sqlite.generation import LEASE, SETTLED, GenerationFile, decoded, file_state
 from wsgi_rollsession.testing.stores import in_fork
 
@@ -109,6 +110,43 @@ def test_a_relative_path_is_fixed_at_the_start(tmp_path: Path, monkeypatch: pyte
     store.fence([A], 1)
     store.close()
     assert (tmp_path / "relative.db").exists()
+
+
+def test_a_relative_path_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """A relative URL is a warning that says which database it means; an absolute one is not."""
+    monkeypatch.chdir(tmp_path)
+    open_store("sqlite:///relative.db", OPTIONS)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"sqlite:///{tmp_path}/relative.db" in record.getMessage()
+    caplog.clear()
+    open_store(f"sqlite:///{tmp_path}/relative.db", OPTIONS)
+    assert not caplog.records
+
+
+def test_a_new_database_is_told(opened: Callable[..., Any], path: Path, caplog: Any) -> None:
+    """A database that did not exist is a warning with its absolute path, once; that it is used again is none."""
+    opened().lookup([A])
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"sqlite:///{path} is a new revocation database" in record.getMessage()
+    caplog.clear()
+    opened().lookup([A])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["r.db", "two words.db", "back\\slash.db"])
+def test_mounted_by_itself(tmp_path: Path, name: str) -> None:
+    """A mount of just this path is found in the list of mounts, whatever characters it has."""
+    path = tmp_path / name
+    escaped = str(path).replace("\\", "\\134").replace(" ", "\\040")
+    mounts = tmp_path / "mountinfo"
+    line = "36 35 98:0 /mnt1 {} rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n"
+    mounts.write_text(line.format(tmp_path) + line.format(escaped + "x"))
+    assert not is_mounted(str(path), str(mounts))
+    mounts.write_text(line.format("/") + line.format(escaped))
+    assert is_mounted(str(path), str(mounts))
+    assert not is_mounted(str(path), str(tmp_path / "nowhere"))
 
 
 def test_construction_creates_nothing(path: Path) -> None:
@@ -410,6 +448,22 @@ def test_a_stamp_never_comes_back(opened: Callable[..., Any]) -> None:
 # Bounded by itself
 
 
+def test_what_has_expired_is_not_loaded(opened: Callable[..., Any], clock: Clock) -> None:
+    """A process that starts after a burst has expired holds nothing of it; what is alive, and what is read in several
+    pieces, it holds."""
+    store = opened()
+    expired = [session_key(n.to_bytes(16, "big")) for n in range(20_000)]
+    store.fence(expired, ENDED)
+    clock.passes(HOUR_MS + CLOCK_STEP_MS + 1)
+    alive = [session_key(n.to_bytes(16, "big")) for n in range(50_000, 60_000)]
+    store.fence(alive, ENDED)
+    (rows,) = store._files.reader.execute("SELECT count(*) FROM fences").fetchone()
+    fresh = opened()
+    assert fresh.lookup_now([alive[0], alive[-1], expired[-1]]) == [ENDED, ENDED, 0]
+    assert rows > 29_000
+    assert len(fresh._local) == 10_001
+
+
 def test_expired_rows_leave_and_nothing_is_missed(opened: Callable[..., Any], clock: Clock) -> None:
     """However many lifetimes pass, no more than those of one are held; a reader with increments misses none."""
     store, reader = opened(), opened()
@@ -645,7 +699,7 @@ def test_an_intent_that_was_copied(path: Path) -> None:
     generation = GenerationFile(str(path))
     generation.intend(7)
     assert generation.intent(generation.content()) == 7
-    time.sleep(2 * LEASE)
+    time.sleep(10 * LEASE)  # the time of a change may be that of the kernel's last tick
     os.utime(f"{path}-stamp")
     assert generation.intent(generation.content()) == 0
     generation.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic, sleep
@@ -43,6 +44,12 @@ _PURGE = (
     " (SELECT sequence FROM (SELECT sequence, at FROM history ORDER BY sequence LIMIT 64) WHERE at < :oldest)",
 )
 _NEWEST = "SELECT max(coalesce(max(sequence), 0), (SELECT coalesce(max(seq), 0) FROM fences)) FROM history"
+_MISTYPED = (
+    "SELECT 1 FROM fences WHERE typeof(key) != 'blob' OR length(key) != 16 OR typeof(number) != 'integer'"
+    " OR number NOT BETWEEN 0 AND 4294967295 OR typeof(raised) != 'integer' UNION ALL SELECT 1 FROM history"
+    " WHERE typeof(id) != 'integer' OR typeof(at) != 'integer' UNION ALL SELECT 1 FROM meta"
+    " WHERE typeof(value) != 'integer'"
+)
 
 #: The rows after a sequence number that have not expired, oldest first.
 NEWER = "SELECT key, number, seq FROM fences WHERE seq > ? AND raised >= ? ORDER BY seq LIMIT ?"
@@ -52,6 +59,10 @@ COUNT = "SELECT count(*) FROM fences WHERE key != ? AND raised >= ?"
 
 class DamagedError(Exception):
     """The file cannot be read as the revocation database that it was."""
+
+
+#: What reading a damaged file can raise: SQLite may find it, or Python, which decodes what SQLite has found.
+UNREADABLE = (DamagedError, sqlite3.DatabaseError, ValueError, TypeError, ArithmeticError, struct.error)
 
 
 def oldest(now_ms: int, lifetime_ms: int) -> int:
@@ -89,19 +100,20 @@ def snapshot(connection: sqlite3.Connection, deadline: float) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def is_busy(error: sqlite3.Error) -> bool:
+def is_busy(error: BaseException) -> bool:
     """Whether another connection was in the way."""
     # Before Python 3.11 the error does not tell its cause.
-    if not hasattr(error, "sqlite_errorcode"):
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
         return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
-    return bool(error.sqlite_errorcode & 0xFF == _SQLITE_BUSY)
+    return bool(code & 0xFF == _SQLITE_BUSY)
 
 
-def is_damage(error: Exception) -> bool:
+def is_damage(error: BaseException) -> bool:
     """Whether what is in the file is not the database that it was."""
-    if not isinstance(error, sqlite3.OperationalError):
-        return isinstance(error, (DamagedError, sqlite3.DatabaseError))
-    return "no such" in str(error)  # table, or column
+    if isinstance(error, sqlite3.OperationalError):
+        return "no such" in str(error) or "decode" in str(error)  # a table or a column; a text
+    return isinstance(error, UNREADABLE)
 
 
 def persist(connection: sqlite3.Connection, statement: str, deadline: float) -> None:
@@ -191,7 +203,7 @@ def require_own(path: str) -> None:
             is_foreign = connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,)
     except sqlite3.OperationalError:
         return  # the disk fails just now, say: that is an outage, not a configuration
-    except sqlite3.DatabaseError as error:
+    except UNREADABLE as error:
         if os.path.exists(f"{path}-stamp"):
             return  # it was one, and is damaged
         raise ConfigurationError(f"revocations: requires a revocation database, received {path!r}: {error}") from error
@@ -285,6 +297,8 @@ class Transaction:
         (found,) = self._execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise DamagedError(" ".join(found.split()))
+        if self._execute(_MISTYPED).fetchone() is not None:
+            raise DamagedError("a row holds what was never written")
 
     def found(self, position: Mark | None) -> Found:
         return find(self._connection, position, self.now_ms)[0]

@@ -2,7 +2,7 @@
 
 The database is the authority: a raise is committed and on the disk before it returns. Each process holds a local set,
 and looks at the stamp to learn whether it is current (``generation``), so a check takes less than a microsecond: once a
-``LEASE`` it takes two system calls, and else none. What that rests on is an order:
+``LEASE`` it takes three system calls, and else none. What that rests on is an order:
 
 * a writer commits, then writes the stamp, then waits a lease, then returns;
 * a reader reads the stamp, then the rows newer than those it has, then remembers that stamp.
@@ -44,7 +44,7 @@ from .database import (
     APPLICATION_ID,
     COUNT,
     NEWER,
-    DamagedError,
+    UNREADABLE,
     Transaction,
     application_id,
     contains,
@@ -181,11 +181,10 @@ class SQLiteRevocations:
         generation, settled, state = self._look
         try:
             content = generation.content()  # if another thread closes it meanwhile, this fails, or differs
-            if not content.startswith(settled):
+            if not content.startswith(settled) or not generation.is_in_place():
                 return False
             # While a commit is under way the file changes, and what it raises has not been confirmed to anybody.
-            is_settled = content.startswith(NOTHING, SETTLED)
-            if file_state(self._path) != state if is_settled else not generation.is_in_place():
+            if content.startswith(NOTHING, SETTLED) and file_state(self._path) != state:
                 return False
         except OSError:
             return False
@@ -241,7 +240,7 @@ class SQLiteRevocations:
                 if len(rows) < _BATCH:
                     break
                 after, deadline = rows[-1][2], monotonic() + WAIT
-        except sqlite3.DatabaseError as error:
+        except UNREADABLE as error:
             self._mistrust(files, error)
             if is_damage(error):
                 return False
@@ -256,7 +255,7 @@ class SQLiteRevocations:
         self._current_until = begun + LOOK  # last, for this lets other threads use the local set
         return True
 
-    def _mistrust(self, files: Files, error: sqlite3.Error) -> None:
+    def _mistrust(self, files: Files, error: BaseException) -> None:
         """An error has left a connection in a state that is not known."""
         if not is_busy(error):
             files.is_spoiled = True
@@ -376,8 +375,7 @@ class SQLiteRevocations:
                             jobs.append(job)
                             job.result = job.change(transaction)
             except BaseException as error:
-                if isinstance(error, sqlite3.Error):
-                    self._mistrust(files, error)
+                self._mistrust(files, error)
                 if transaction.is_announced and stamp is not None:
                     self._undo(files, stamp.mark)
                 raise
@@ -429,7 +427,7 @@ class SQLiteRevocations:
                 raise StoreUnavailable(f"{self._name} has been closed")
             try:
                 yield
-            except (sqlite3.Error, OSError) as error:
+            except (*UNREADABLE, OSError) as error:
                 raise StoreUnavailable(f"{self._name}: {error}") from error
 
     def _open(self, deadline: float) -> Files:
@@ -442,7 +440,7 @@ class SQLiteRevocations:
             with generation.turn(deadline):
                 try:
                     verdict = self._prepare(files, deadline, damage, act_at)
-                except (DamagedError, sqlite3.DatabaseError) as error:
+                except UNREADABLE as error:
                     if not is_damage(error):
                         files.is_spoiled = True
                         raise
