@@ -25,7 +25,7 @@ from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.sqlite import SQLiteRevocations, store
 from wsgi_rollsession.revocation.sqlite.generation import LEASE
 
-from .workers import HOUR_MS
+from .workers import HOUR_MS, report
 
 FILES = ("", "-journal", "-stamp")
 
@@ -264,11 +264,18 @@ def run_many(directory: Path, seeds: range, theirs: tuple[Callable[[World], None
 @pytest.mark.timeout(3600)
 def test_nothing_is_forgotten_in_silence(fast: Path, seeds: range) -> None:
     """Whatever is done to the files: who was logged out is refused at once, by every worker, and each loss is told."""
-    losses = 0
+    losses = confirmed = 0
     for world, log in run_many(fast, seeds, (*THEIRS, World.restore_all_while_nothing_runs)):
         losses += log.losses
+        confirmed += len(world.confirmed)
         assert log.losses <= sum(step not in {ours.__name__ for ours in OURS} for step in world.told), world.told
     assert losses > len(seeds) / 4
+    report(
+        "generated sequences: any of the files removed, restored from an older copy (by renaming or in place, with its"
+        " times or not), truncated, overwritten, with and without running workers, which are killed in the middle",
+        "nothing confirmed is forgotten in silence; each loss is told, once",
+        f"{len(seeds)} sequences, {confirmed} logouts confirmed, 0 of them accepted afterwards; {losses} losses told",
+    )
 
 
 @pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 1000), marks=[pytest.mark.slow])], ids=len)
@@ -277,6 +284,11 @@ def test_nobody_is_logged_out_for_nothing(fast: Path, seeds: range) -> None:
     """Workers that start, end and are killed, also in the middle of a commit, lose nothing, and nothing is told."""
     for world, log in run_many(fast, seeds, ()):
         assert (log.losses, log.news) == (0, 1), world.told
+    report(
+        "generated sequences: workers start, end, and are killed before, in the middle of, and after their commits",
+        "nothing is lost, nobody is logged out for nothing",
+        f"{len(seeds)} sequences, 0 losses told",
+    )
 
 
 def test_what_holds_is_asked_at_once(fast: Path) -> None:

@@ -102,7 +102,9 @@ class GenerationFile:
     def settle(self, generation: Generation) -> None:
         """Tell all readers that the database has changed, or that nothing is under way any more. Raises OSError."""
         os.pwrite(self.fd, encoded(generation), 0)
-        os.fdatasync(self.fd)  # or after a power failure, it would not know of the newest commit
+        # Or after a power failure it would not know of the newest commit. And not just its data: with the time of its
+        # change, a file system writes down that of the database.
+        os.fsync(self.fd)
 
     def is_in_place(self) -> bool:
         """False if the file was deleted or replaced."""
