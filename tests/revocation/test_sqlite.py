@@ -911,3 +911,39 @@ def test_compare_and_raise_heeds_what_the_process_knows(opened: Callable[..., An
     assert store.lookup_now([A]) == [5]
     assert store.compare_and_raise([(A, 4)], [(A, 5)]) is False
     assert store.compare_and_raise([(A, 5)], [(A, 6)]) is True
+
+
+def test_an_older_copy_in_place_in_the_middle_of_a_commit(
+    opened: Callable[..., Any], path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An older copy is written over the database while a commit is: what the commit does not touch is older, and the
+    file looks as if the commit had changed it. The rows are fewer than were counted, which every new process notices,
+    and one that runs does so soon."""
+    keys = [session_key(n.to_bytes(16, "big")) for n in range(3000)]
+    store, running = opened(), opened()
+    store.fence(keys[:-100], ENDED)
+    older = path.read_bytes()
+    store.fence(keys[-100:], ENDED)
+    running.lookup(keys[:1])
+    settle, created = store._files.generation.settle, clock.ms
+
+    def replaced_and_settle(generation: Generation) -> None:
+        with path.open("r+b") as file:
+            newer = file.read(4096 * 4)
+            file.seek(0)
+            file.write(older)
+            file.seek(0)
+            file.write(newer)
+        state = file_state(str(path))
+        assert state is not None
+        settle(generation._replace(file=state))
+
+    clock.passes(60_000)
+    store._files.generation.settle = replaced_and_settle
+    store.fence([A], ENDED)
+    running._census_at = 0.0
+    for each in (running, opened()):
+        due(each)
+        (everything,) = each.lookup([EVERYTHING])
+        assert created <= everything * 1000
+    assert sum("has lost fences" in record.getMessage() for record in caplog.records) == 1

@@ -28,7 +28,9 @@ _SCHEMA = (
     # `raised` and not when it expires: a lifetime announced later counts for it, too. In Unix milliseconds.
     " number INTEGER NOT NULL, raised INTEGER NOT NULL)",
     "CREATE INDEX fences_raised ON fences (raised)",
-    "CREATE TABLE history (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, at INTEGER NOT NULL)",
+    # `rows` and `total` are those of fences after the commit, and of their numbers. See census.
+    "CREATE TABLE history (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, at INTEGER NOT NULL,"
+    " rows INTEGER NOT NULL, total INTEGER NOT NULL)",
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
@@ -38,17 +40,18 @@ _RAISE = (
     " max(:raised, coalesce(max(raised), 0)) FROM fences WHERE key = :key"
 )
 # More than a raise adds, so that the set shrinks to what is alive; bounded, so that no raise takes long.
-_PURGE = (
-    "DELETE FROM fences WHERE seq IN (SELECT seq FROM fences WHERE raised < :oldest ORDER BY raised LIMIT 64)",
+_EXPIRED = "SELECT seq FROM fences WHERE raised < ? ORDER BY raised LIMIT 64"
+_PURGE_HISTORY = (
     "DELETE FROM history WHERE sequence IN"
-    " (SELECT sequence FROM (SELECT sequence, at FROM history ORDER BY sequence LIMIT 64) WHERE at < :oldest)",
+    " (SELECT sequence FROM (SELECT sequence, at FROM history ORDER BY sequence LIMIT 64) WHERE at < ?)"
 )
 _NEWEST = "SELECT max(coalesce(max(sequence), 0), (SELECT coalesce(max(seq), 0) FROM fences)) FROM history"
+_TALLY = "SELECT rows, total FROM history ORDER BY sequence DESC LIMIT 1"
 _MISTYPED = (
     "SELECT 1 FROM fences WHERE typeof(key) != 'blob' OR length(key) != 16 OR typeof(number) != 'integer'"
-    " OR number NOT BETWEEN 0 AND 4294967295 OR typeof(raised) != 'integer' UNION ALL SELECT 1 FROM history"
-    " WHERE typeof(id) != 'integer' OR typeof(at) != 'integer' UNION ALL SELECT 1 FROM meta"
-    " WHERE typeof(value) != 'integer'"
+    " OR number NOT BETWEEN 0 AND 4294967295 OR typeof(raised) != 'integer'"
+    " UNION ALL SELECT 1 FROM history WHERE typeof(id) != 'integer' OR typeof(at) != 'integer'"
+    " UNION ALL SELECT 1 FROM meta WHERE typeof(value) != 'integer'"
 )
 
 #: The rows after a sequence number that have not expired, oldest first.
@@ -132,6 +135,15 @@ def persist(connection: sqlite3.Connection, statement: str, deadline: float) -> 
             return
 
 
+def census(connection: sqlite3.Connection) -> bool:
+    """Whether the rows are as many as the newest commit has counted, in a transaction.
+
+    A file that is changed in place while a commit is being written looks as if the commit had changed it.
+    """
+    found = connection.execute("SELECT count(*), coalesce(sum(seq), 0) FROM fences").fetchone()
+    return bool(found == connection.execute(_TALLY).fetchone())
+
+
 def contains(connection: sqlite3.Connection, mark: Mark | None) -> bool:
     """Whether a commit is in the history."""
     query = "SELECT 1 FROM history WHERE sequence = ? AND id = ?"
@@ -144,7 +156,7 @@ def find(connection: sqlite3.Connection, position: Mark | None, now_ms: int) -> 
     Raises:
         sqlite3.Error: its tables cannot be read.
     """
-    newest = connection.execute("SELECT * FROM history ORDER BY sequence DESC LIMIT 2").fetchall()
+    newest = connection.execute("SELECT sequence, id, at FROM history ORDER BY sequence DESC LIMIT 2").fetchall()
     (lifetime_ms,) = connection.execute("SELECT value FROM meta WHERE name = 'lifetime'").fetchone() or (0,)
     (everything,) = connection.execute("SELECT number FROM fences WHERE key = ?", (EVERYTHING,)).fetchone() or (None,)
     tip = Mark(*newest[0]) if newest else None
@@ -242,6 +254,7 @@ class Transaction:
         self._deadline = deadline
         self._before_commit = before_commit
         self._sequence = 0  # of the newest row; 0: not asked yet
+        self._rows = self._total = 0
         self._is_changed = False
         self._begins_anew = False
         #: The commit was announced.
@@ -268,12 +281,15 @@ class Transaction:
 
     def _commit(self) -> None:
         oldest_ms = oldest(self.now_ms, self.meta("lifetime"))
-        for statement in _PURGE:
-            self._execute(statement, {"oldest": oldest_ms})
+        mark_id, sequence = int.from_bytes(os.urandom(7), "big") + 1, self._next()
+        for (seq,) in self._execute(_EXPIRED, (oldest_ms,)).fetchall():
+            self._execute("DELETE FROM fences WHERE seq = ?", (seq,))
+            self._count(seq, -1)
+        self._execute(_PURGE_HISTORY, (oldest_ms,))
         (latest_ms,) = self._execute("SELECT at FROM history ORDER BY sequence DESC LIMIT 1").fetchone() or (0,)
         at_ms = self.now_ms if self._begins_anew else max(self.now_ms, latest_ms)
-        mark = Mark(self._next(), int.from_bytes(os.urandom(7), "big") + 1, at_ms)
-        self._execute("INSERT INTO history VALUES (?, ?, ?)", mark)
+        mark = Mark(sequence, mark_id, at_ms)
+        self._execute("INSERT INTO history VALUES (?, ?, ?, ?, ?)", (*mark, self._rows, self._total))
         self.is_announced = True
         self._before_commit(mark.id)
         persist(self._connection, "COMMIT", self._deadline)
@@ -297,6 +313,8 @@ class Transaction:
         (found,) = self._execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise DamagedError(" ".join(found.split()))
+        if self._execute(_TALLY).fetchone() is not None and not census(self._connection):
+            raise DamagedError("rows are missing")
         if self._execute(_MISTYPED).fetchone() is not None:
             raise DamagedError("a row holds what was never written")
 
@@ -318,14 +336,26 @@ class Transaction:
         for key, number in raises:
             # Later than now, if the number has run ahead of the clock.
             raised = expiry(now, number, lifetime) - lifetime - CLOCK_STEP_MS
-            row = {"seq": self._next(), "key": key, "number": number, "raised": NEVER if key == EVERYTHING else raised}
+            seq = self._next()
+            held = self._execute("SELECT seq FROM fences WHERE key = ?", (key,)).fetchone()
+            if held is not None:
+                self._count(held[0], -1)
+            row = {"seq": seq, "key": key, "number": number, "raised": NEVER if key == EVERYTHING else raised}
             self._execute(_RAISE, row)
+            self._count(seq, 1)
             self.raised.append((key, number))
 
     def _next(self) -> int:
+        if not self._sequence:
+            self._sequence = self._execute(_NEWEST).fetchone()[0]
+            self._rows, self._total = self._execute(_TALLY).fetchone() or (0, 0)
         self._is_changed = True
-        self._sequence = 1 + (self._sequence or self._execute(_NEWEST).fetchone()[0])
+        self._sequence += 1
         return self._sequence
+
+    def _count(self, seq: int, rows: int) -> None:
+        self._rows += rows
+        self._total += rows * seq
 
     def begin_anew(self, number: int) -> None:
         """Raise EVERYTHING to *number*, for what may be lost. The clock of the past does not count any more."""

@@ -47,6 +47,7 @@ from .database import (
     UNREADABLE,
     Transaction,
     application_id,
+    census,
     contains,
     find,
     is_busy,
@@ -137,6 +138,7 @@ class SQLiteRevocations:
         self._look: tuple[GenerationFile, bytes, FileState] | None = None
         self._current_until = 0.0
         self._check_at = 0.0
+        self._census_at = 0.0
 
     @classmethod
     def from_url(cls, url: str, options: StoreOptions) -> SQLiteRevocations:
@@ -201,7 +203,7 @@ class SQLiteRevocations:
                 if self._read_rows(self._files, deadline):
                     return
         with self._holding(deadline, self._write_lock, self._read_lock):
-            files = self._open(deadline)
+            files = self._open(monotonic() + WRITE_WAIT)
             if not self._read_rows(files, monotonic() + WAIT):
                 raise StoreUnavailable(f"{self._name} is being replaced again and again")
 
@@ -231,11 +233,14 @@ class SQLiteRevocations:
                         self._local.lifetime_ms = lifetime_ms
                     if not contains(reader, loaded):
                         after = 0  # another history; what the local set knows already stays
+                    if not self._is_complete(reader, is_new=loaded is None):
+                        self._is_suspect = True
+                        return False
                     rows = reader.execute(NEWER, (after, found.oldest_ms, _BATCH)).fetchall()
                 self._loading = True
-                self._learn((key, number) for key, number, _ in rows)
                 if self._position is position:
-                    self._position = found.tip
+                    self._position = found.tip  # before what it has of EVERYTHING is known
+                self._learn((key, number) for key, number, _ in rows)
                 loaded = found.tip
                 if len(rows) < _BATCH:
                     break
@@ -254,6 +259,15 @@ class SQLiteRevocations:
         self._look = files.generation, content[:SETTLED], stamp.file
         self._current_until = begun + LOOK  # last, for this lets other threads use the local set
         return True
+
+    def _is_complete(self, reader: sqlite3.Connection, *, is_new: bool) -> bool:
+        """Whether no rows are missing. Asked by a new process, and once in a while."""
+        begun = monotonic()
+        if begun < self._census_at and not is_new:
+            return True
+        is_complete = census(reader)
+        self._census_at = monotonic() + max(PERIOD, 100 * (monotonic() - begun))
+        return is_complete
 
     def _mistrust(self, files: Files, error: BaseException) -> None:
         """An error has left a connection in a state that is not known."""
