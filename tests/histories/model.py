@@ -88,7 +88,7 @@ class Copy(NamedTuple):
     authenticated: int
     fail_open: bool
     tags: frozenset[str]
-    #: By tag, and for everything: the last event that it knew when it began; less 1 and negative if nobody could be asked.
+    #: By tag, and for everything: the last event that it knew when it began; negative if nobody could be asked.
     passed: dict[str, int]
     data: dict[str, Any]
 
