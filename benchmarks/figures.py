@@ -33,6 +33,11 @@ def overhead(data: Data, name: str, case: str, bare: str) -> Spread:
     return Spread(tuple(with_ - without for with_, without in zip(times[case], times[bare])))
 
 
+def difference(one: Spread, other: Spread) -> Spread:
+    """Round by round: where one of them may be next to nothing, a ratio would say nothing."""
+    return Spread(tuple(a - b for a, b in zip(one.values, other.values)))
+
+
 def roll_overhead(data: Data, name: str, size: int = cost.SIZE) -> Spread:
     return overhead(data, name, f"roll/roll/{size}", f"bare/read/{size}")
 

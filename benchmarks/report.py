@@ -127,6 +127,8 @@ bytes of session as JSON, WSGI called directly in one thread, timed by pyperf. {
 has a process of its own in which the bare application and the wrapped ones are measured side by side. Of each round the
 fastest value counts; shown is the median of the rounds, and in brackets the smallest and largest. *Untouched*: the
 application does not look at the session.
+An adapter of this project and the cookie session that its framework brings are over the same bare application, in
+processes of their own; the targets hold the two against each other.
 *Read*: no roll is due. *Read + roll*: the response extends the session. *Logout*: a login and its logout, less a login.
 
 **The floor** is what no sealed JSON cookie can do without, called bare: stdlib JSON, AES-GCM, base64 of a

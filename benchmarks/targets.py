@@ -11,10 +11,12 @@ from .figures import (
     WORK,
     Data,
     counted,
+    difference,
     e2e_cpu,
     e2e_ratio,
     instruction_units,
     new_roll_overhead,
+    overhead,
     ratio,
     roll_overhead,
     spoken,
@@ -41,7 +43,7 @@ def targets(data: Data) -> list[Target]:
     if "race" in data:
         found.append(race_target(data))
     if "cost" in data:
-        found += cost_targets(data)
+        found += cost_targets(data) + adapter_targets(data)
     if "e2e" in data and "missing" not in data["e2e"]:
         found += e2e_targets(data)
     if "capacity" in data:
@@ -140,6 +142,32 @@ def cost_targets(data: Data) -> list[Target]:
             len(sent) == 1 and sent[0] * 2 <= smallest,
         )
     )
+    return found
+
+
+#: This project through an adapter -> the framework's own cookie session.
+OWN = {
+    "rollsession-flask": "flask",
+    "rollsession-django": "django-signed_cookies",
+    "rollsession-pyramid": "pyramid-signed",
+    "rollsession-beaker": "beaker-cookie",
+}
+
+
+def adapter_targets(data: Data) -> list[Target]:
+    """Of each framework: over its bare application, the adapter costs no more than the cookie session it replaces."""
+    times, found = data["cost"]["times"], []
+    for ours, own in OWN.items():
+        for what in ("untouched", "read", "read + roll", "write") if ours in times and own in times else ():
+            work = WORK[what]
+            mine, theirs = (overhead(data, name, work.case, work.bare) for name in (ours, own))
+            more = difference(mine, theirs)
+            text = f"{mine.text('.1f', 1e6)} to {theirs.text('.1f', 1e6)}, {more.text('+.1f', 1e6)} µs"
+            numbers = [counted(data, name, work.case, work.bare) for name in (ours, own)]
+            thousands = [f"{number / 1000:.0f}" for number in numbers if number is not None]
+            if len(thousands) == 2:
+                text += f"; in thousand instructions {' to '.join(thousands)}"
+            found.append(Target(f"{what}, {ours}, against {own}", "not more over bare", text, more.middle <= 0))
     return found
 
 

@@ -1,6 +1,6 @@
 """A Django project in one file: log in, count, log out; a copied cookie is worth nothing afterwards.
 
-    pip install wsgi_rollsession[django]
+    pip install '.[django]'                     # in a checkout
     python examples/django_app.py 8000          # then http://localhost:8000/, as alice, password wonderland
 
 or, with several processes: ``python examples/django_app.py --prepare``, then ``gunicorn -w 2 examples.django_app``.

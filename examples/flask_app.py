@@ -1,6 +1,6 @@
 """A cart, with Flask and Flask-Login. Whoever logs out is out: also a copy of the cookie, and a request in flight.
 
-    pip install 'wsgi_rollsession[flask]' Flask-Login
+    pip install '.[flask]' Flask-Login          # in a checkout
     flask --app examples/flask_app.py run
 
 alice's password is "wonderland", bob's is "builder".

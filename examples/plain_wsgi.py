@@ -1,6 +1,6 @@
 """A cart, with nothing but WSGI. Whoever logs out is out: also a copy of the cookie, and a request in flight.
 
-    pip install wsgi_rollsession
+    pip install .                               # in a checkout
     python examples/plain_wsgi.py 8000
 
 alice's password is "wonderland", bob's is "builder".

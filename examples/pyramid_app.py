@@ -1,6 +1,6 @@
 """A cart, with Pyramid. Whoever logs out is out: also a copy of the cookie, and a request in flight.
 
-    pip install 'wsgi_rollsession[pyramid]' waitress
+    pip install '.[pyramid]' waitress           # in a checkout
     python examples/pyramid_app.py 8000
 
 alice's password is "wonderland", bob's is "builder".

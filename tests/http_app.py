@@ -12,13 +12,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from wsgi_rollsession import RollSession, Session, SessionConflict
+from wsgi_rollsession import RollSession, Session, SessionConflict, Sessions
 from wsgi_rollsession.middleware import SESSION
 
 #: What names the JSON file that ``create`` reads: {"gates": folder, "mounts": {name: options of RollSession}}.
@@ -39,6 +39,26 @@ def hold(gate: Path) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"nobody opened {gate.name}")
         time.sleep(0.005)
+
+
+def arrive(gates: Path, query: Mapping[str, str], look: Callable[[], object]) -> None:
+    """What a request does first: *look* at its session and wait at its ``gate``, and arm its ``confirm_gate``."""
+    if "gate" in query:
+        look()
+        hold(gates / query["gate"])
+    if "confirm_gate" in query:
+        _confirm_gate.set(gates / query["confirm_gate"])
+
+
+def finish(gates: Path, query: Mapping[str, str]) -> None:
+    """What a request does when it has done its thing: wait at its ``done_gate``."""
+    if "done_gate" in query:
+        hold(gates / query["done_gate"])
+
+
+def told(result: object) -> bytes:
+    """The body of every answer: who gives it, and what the operation returned."""
+    return json.dumps({"pid": os.getpid(), "result": result}).encode()
 
 
 def _login(session: Session, query: dict[str, str]) -> None:
@@ -106,11 +126,7 @@ class Endpoints:
         query = dict(parse_qsl(environ.get("QUERY_STRING", "")))
         session = environ[SESSION]
         operation = environ["PATH_INFO"].strip("/")
-        if "gate" in query:
-            session.get("user")
-            hold(self.gates / query["gate"])
-        if "confirm_gate" in query:
-            _confirm_gate.set(self.gates / query["confirm_gate"])
+        arrive(self.gates, query, lambda: session.get("user"))
         if operation == "file":
             return self._file(environ, start_response)
         if operation == "stream":
@@ -119,15 +135,14 @@ class Endpoints:
             return self._write_callable(session, start_response)
         try:
             result = OPERATIONS[operation](session, query)
-            if "done_gate" in query:
-                hold(self.gates / query["done_gate"])
+            finish(self.gates, query)
             return self._json("200 OK", result, start_response)
         except SessionConflict:
             return self._json("409 Conflict", None, start_response, sys.exc_info())
 
     @staticmethod
     def _json(status: str, result: Any, start_response: Callable[..., Any], exc_info: Any = None) -> Iterable[bytes]:
-        body = json.dumps({"pid": os.getpid(), "result": result}).encode()
+        body = told(result)
         start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))], exc_info)
         return [body]
 
@@ -159,7 +174,7 @@ class Endpoints:
 class Site:
     """The outermost application: ``/mount/operation``."""
 
-    def __init__(self, mounts: dict[str, RollSession]) -> None:
+    def __init__(self, mounts: Mapping[str, Callable[..., Iterable[bytes]]]) -> None:
         self.mounts = mounts
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -175,10 +190,15 @@ class Site:
         return self.mounts[mount](environ, start_response)
 
 
-def _with_gate(application: RollSession) -> RollSession:
-    store: Any = application.sessions.revocations
+def gated(sessions: Sessions) -> None:
+    """Have requests wait at their ``confirm_gate``, if they have one, when the store has been asked."""
+    store: Any = sessions.revocations
     for name in ("lookup_now", "compare_and_raise"):
         setattr(store, name, _then_hold(getattr(store, name)))
+
+
+def _with_gate(application: RollSession) -> RollSession:
+    gated(application.sessions)
     return application
 
 
@@ -204,8 +224,14 @@ def site_factory(loader: Any, global_conf: dict[str, str], **mounts: str) -> Sit
     return Site({name: _with_gate(loader.get_app(section)) for name, section in mounts.items()})
 
 
+def described() -> tuple[Path, dict[str, dict[str, Any]]]:
+    """What the environment describes: the folder of the gates, and the options of each mount."""
+    config = json.loads(Path(os.environ[CONFIG]).read_text())
+    return Path(config["gates"]), config["mounts"]
+
+
 def create() -> Site:
     """The site that the environment describes."""
-    config = json.loads(Path(os.environ[CONFIG]).read_text())
-    endpoints = Endpoints(Path(config["gates"]))
-    return Site({name: _with_gate(RollSession(endpoints, **options)) for name, options in config["mounts"].items()})
+    gates, mounts = described()
+    endpoints = Endpoints(gates)
+    return Site({name: _with_gate(RollSession(endpoints, **options)) for name, options in mounts.items()})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from http.cookies import SimpleCookie
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
@@ -200,6 +203,31 @@ def test_the_race_table_holds_for_this_project(monkeypatch: pytest.MonkeyPatch) 
     table = played(contenders()["rollsession-memory"], monkeypatch)
     for scenario, outcomes in table.items():
         assert targets.must_hold_everywhere("rollsession-memory", scenario, outcomes), (scenario, outcomes)
+
+
+@pytest.mark.parametrize("name", targets.OWN)
+def test_the_race_table_holds_through_each_adapter(name: str) -> None:
+    """In a process of its own, as the report has it, for Django has one set of settings."""
+    command = [sys.executable, "-m", "benchmarks.race", name, "1"]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for scenario, outcomes in json.loads(done.stdout)["table"].items():
+        assert targets.must_hold_everywhere(name, scenario, outcomes), (scenario, outcomes)
+
+
+def test_an_adapter_is_held_against_the_cookie_session_that_it_replaces() -> None:
+    """Each over the bare application of its own process, round by round, at each kind of request."""
+    times: dict[str, dict[str, list[float]]] = {
+        "rollsession-flask": {work.case: [6.0, 9.0, 8.0] for work in figures.WORK.values()},
+        "flask": {work.case: [7.0, 7.0, 7.0] for work in figures.WORK.values()},
+    }
+    for name, bare in (("rollsession-flask", [1.0, 5.0, 1.0]), ("flask", [1.0, 2.0, 3.0])):
+        times[name] |= {work.bare: bare for work in figures.WORK.values()}
+    found = targets.adapter_targets({"cost": {"times": times}})
+    assert [each.what.partition(",")[0] for each in found] == ["untouched", "read", "read + roll", "write"]
+    assert all(each.reached for each in found)  # by -1, -1 and 3
+    times["rollsession-flask"][figures.WORK["read"].case][1] = 12.0  # -1, 2 and 3
+    assert not targets.adapter_targets({"cost": {"times": times}})[1].reached
 
 
 def test_a_failing_request_in_flight_is_an_error_of_the_run() -> None:

@@ -995,3 +995,51 @@ def test_forget(after: str) -> None:
     browser.receive(steps.answer())
     assert browser.do(lambda session: session.copy()) == {"message": "try again"}
     assert set(browser.cookies) == {"__Host-session", "__Host-session-slot"}
+
+
+def test_a_login_by_the_identity_key_before_its_response() -> None:
+    """Once the identity is assigned, the session is the one that begins: its tags, its login time, another id."""
+    clock = Clock()
+    browser = Browser(wrap(clock, identity_key="user_id"), clock)
+    browser.do(put("cart", 1))
+
+    def handler(session: Session) -> str:
+        before = session.id
+        session["user_id"] = 7
+        assert session.ended is None
+        assert "user:7" in session.tags
+        assert session.authenticated_at is not None
+        assert session.version == 0
+        assert session.id != before
+        return session.id
+
+    assert browser.do(handler) == browser.do(lambda session: session.id)
+
+
+def test_another_user_before_the_response() -> None:
+    """Once somebody else is assigned, nothing of the tags is those of the user before."""
+    clock = Clock()
+    browser = Browser(wrap(clock, identity_key="user_id"), clock)
+    browser.do(put("user_id", 42))
+
+    def handler(session: Session) -> None:
+        session["user_id"] = 43
+        assert "user:42" not in session.tags
+        session.regenerate(tags=session.tags)
+
+    browser.do(handler)
+    assert browser.do(lambda session: ("user:43" in session.tags, "user:42" in session.tags)) == (True, False)
+    browser.do(lambda session: session.pop("user_id") and (session.tags, session.authenticated_at))
+    assert browser.do(lambda session: (len(session.tags), session.authenticated_at)) == (0, None)
+
+
+@pytest.mark.parametrize("tag", ["", None, 42, ["user:42"]])
+def test_what_is_no_tag(tag: Any) -> None:
+    """An empty tag, or none at all, is refused where it is given: to revoke it would end nothing, and look done."""
+    application = wrap(Clock())
+    for attempt in (lambda: application.revoke(tag), lambda: application.revoke_session(tag)):
+        with pytest.raises((TypeError, ValueError)):
+            attempt()
+    with pytest.raises((TypeError, ValueError)):
+        Browser(application).do(lambda session: session.regenerate(tags=[tag]))
+    assert Browser(application).do(lambda session: "" in session.tags) is False

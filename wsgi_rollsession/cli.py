@@ -325,6 +325,8 @@ def _printable(text: str) -> str:
 def _revoke(arguments: argparse.Namespace) -> int:
     if arguments.session is not None and not re.fullmatch(r"[0-9a-fA-F]{32}", arguments.session):
         raise ConfigurationError("--session: requires 32 hexadecimal digits, received something else")
+    if arguments.tag == "":  # an unset variable of a script, say
+        raise ConfigurationError("--tag: requires a tag such as user:42, received none")
     store = _open(arguments.store)
     try:
         if arguments.session is not None:

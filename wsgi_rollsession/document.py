@@ -68,6 +68,14 @@ class Document:
         self._data = {key: value for key, value in data.items() if key in self.assigned}
         self._suspect = True
 
+    def only_assigned(self) -> Document:
+        """As ``keep_assigned``, and this document stays as it is."""
+        other = Document(EMPTY)
+        other._data, other.assigned = dict(self.read()), {*self.assigned}
+        other._suspect, other._nested = True, self._nested
+        other.keep_assigned()
+        return other
+
     def dump(self) -> bytes:
         """The data as JSON: the very object ``raw`` if nothing differs from it.
 
@@ -143,7 +151,16 @@ def identity(key: str, value: Any) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise _unfit(key, f"an identity that is {type(value).__name__} and neither text nor an integer", "a session")
-    return str(value)
+    # As JSON carries it: a subclass, such as an Enum, may call itself otherwise.
+    return str.__str__(value) if isinstance(value, str) else int.__repr__(value)
+
+
+def known_identity(key: str, value: Any) -> str | None:
+    """As ``identity``, of a value that was loaded: from before *key* was the identity key, it may be anything."""
+    try:
+        return identity(key, value)
+    except SessionValueError:
+        return encode(value)
 
 
 def _unfit(key: str, what: str, who: str = "JSON") -> SessionValueError:

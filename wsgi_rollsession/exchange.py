@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from os import urandom
 from threading import Lock
 from typing import TYPE_CHECKING, NoReturn
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from . import policy, successor, token
 from .arrival import Arrival
 from .cookies import Sent
-from .document import EMPTY, Document, encode, identity
+from .document import EMPTY, Document, encode, identity, known_identity
 from .errors import SessionCommitted, SessionConflict, SessionTooLarge, StoreUnavailable
 from .policy import Ended
 from .presented import Presented, Site
@@ -22,6 +22,8 @@ from .token import FAIL_OPEN, TRANSIENT, Record
 
 if TYPE_CHECKING:
     from .moving import Move
+
+_LOGINS = frozenset((Change.LOGGED_IN, Change.SWITCHED, Change.RENEWED))
 
 
 class Exchange:
@@ -52,6 +54,7 @@ class Exchange:
     _id: bytes | None = None  # of the session that begins then
     _arrival: Arrival | None = None
     _pair: int | None = None  # the pair of slots that it has taken
+    _carried: Collection[str] = ()  # names that a pass before has settled: the browser may have them all the same
     #: What it may move in with (``moving``).
     move: Move | None = None
 
@@ -61,8 +64,10 @@ class Exchange:
         self._lock = Lock()
         #: What the response carries in any case: what has been done, by name, in the order in which it is sent.
         self.outbox = {each.name: each for each in carried} if carried else {}
-        if carried and (slot := self.outbox.get(site.cookies.slot)) is not None:
-            self._pair = int(slot.value or 0) or None
+        if carried:
+            self._carried = [*self.outbox]
+            if (slot := self.outbox.get(site.cookies.slot)) is not None:
+                self._pair = int(slot.value or 0) or None
 
     def load(self) -> Document:
         """The data of the session that the request presents."""
@@ -122,9 +127,22 @@ class Exchange:
     def current(self) -> Presented | None:
         """The session that this is, or None if another begins, by what was asked for until now."""
         self.load()
-        if self.is_cleared or (self.regeneration is not None and not self.is_renewed()):
-            return None
-        return self.session
+        return self.session if self.turn() in (None, Change.RENEWED) else None
+
+    @property
+    def asked(self) -> Regeneration | None:
+        """What ``regenerate()`` asked for, if a login or an epoch comes of it."""
+        self.load()
+        return self.regeneration if self.turn() in _LOGINS else None
+
+    @property
+    def tags(self) -> tuple[bytes, ...]:
+        """Those of the session that this is, or of the login that begins."""
+        current, asked = self.current, self.asked
+        tags = () if current is None else current.record.tags
+        if asked is not None and asked.tags is not None:
+            tags = asked.tags
+        return self.with_identity(tags) if self.turn() in _LOGINS else tags
 
     @property
     def id(self) -> bytes:
@@ -136,11 +154,10 @@ class Exchange:
     def ended(self) -> Ended | None:
         """Why nobody is logged in, or None while somebody is."""
         self.load()
-        before, after = self.identities()
-        if self.regeneration is not None or (after is not None and after != before):
-            return None
-        leaves = self.is_cleared or after != before
-        return Ended.LOGGED_OUT if leaves and self.nobody is None else self.nobody
+        turn = self.turn()
+        if turn is None or turn is Change.RENEWED:
+            return self.nobody
+        return None if turn in _LOGINS else self.nobody or Ended.LOGGED_OUT
 
     @property
     def changed(self) -> bool:
@@ -151,8 +168,8 @@ class Exchange:
     @property
     def logs_in_or_out(self) -> bool:
         """Whether the response carries a login, a logout, or the next epoch of a login."""
-        document = self.changing()
-        return self.change(document.dump()) not in (Change.SAME, Change.WRITTEN)
+        self.changing()
+        return self.turn() is not None
 
     def is_somebody(self) -> bool:
         """Whether the session is that of a user."""
@@ -163,8 +180,10 @@ class Exchange:
         key, document = self.site.identity_key, self.document
         if key is None or document is None:
             return None, None
-        now = identity(key, document.read().get(key))
-        return (now if self._identity is None else self._identity[0]), now
+        if self._identity is None:
+            now = known_identity(key, document.read().get(key))
+            return now, now
+        return self._identity[0], identity(key, document.read().get(key))
 
     def is_renewed(self) -> bool:
         """Whether ``regenerate()`` was called by the user who is logged in."""
@@ -179,22 +198,36 @@ class Exchange:
     def change(self, raw: bytes) -> Change:
         """What the application has done with the session, whose data are *raw* by now."""
         assert self.document is not None
+        return self.turn() or (Change.SAME if raw is self.document.raw else Change.WRITTEN)
+
+    def turn(self) -> Change | None:
+        """How somebody logs in or out, or goes on in another epoch; None: nobody does, as in most requests."""
         if self._identity is None and self.regeneration is None and not self.is_cleared and not self.leaves:
-            return Change.SAME if raw is self.document.raw else Change.WRITTEN  # as for most requests
+            return None
         before, after = self.identities()
+        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
+        what = self.regeneration
+        begins = what is not None and not (self.leaves and after is None and what.tags is None)
         if self.is_cleared:
-            return Change.CLEARED if self.regeneration is None and after is None else Change.LOGGED_IN
+            begins = begins and what is not None and (what.tags is not None or self.site.identity_key is None)
+            return Change.LOGGED_IN if begins or after is not None else Change.CLEARED
         if after is None and (before is not None or (self.leaves and self.is_somebody())):
             return Change.LOGGED_OUT
-        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
-        if self.regeneration is not None and not (self.leaves and after is None and self.regeneration.tags is None):
+        if begins:
             if not self.is_somebody():
                 return Change.LOGGED_IN
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED
         if before != after:
-            was_somebody = before is not None or (self.is_somebody() and self.standing is Standing.LOST)
-            return Change.SWITCHED if was_somebody else Change.LOGGED_IN
-        return Change.SAME if raw is self.document.raw else Change.WRITTEN
+            return Change.SWITCHED if before is not None or self._was_another(after) else Change.LOGGED_IN
+        # An anonymous session from before there was an identity key may hold one: it is assigned again, by a login.
+        return Change.LOGGED_IN if after is not None and not self.is_somebody() else None
+
+    def _was_another(self, user: str | None) -> bool:
+        """Whether a login without an identity may be of somebody else than *user*, who is stored now."""
+        if self.session is None or not self.is_somebody():
+            return False
+        tags = self.session.record.tags
+        return self.standing is Standing.LOST or (bool(tags) and tag_key(f"user:{user}") not in tags)
 
     def changing(self) -> Document:
         """The data, to be changed.
@@ -216,7 +249,7 @@ class Exchange:
         assert key is not None
         self.leaves = identity(key, value) is None
         if self._identity is None:
-            self._identity = (identity(key, self.changing().read().get(key)),)
+            self._identity = (known_identity(key, self.changing().read().get(key)),)
 
     def clear(self) -> None:
         """Begin with nothing. If somebody is logged in, that ends when the response starts."""
@@ -258,7 +291,7 @@ class Exchange:
             session = None
         at, store = self.now(), self.site.store
         asked = session.keys if session is not None else ()
-        keys = tuple(dict.fromkeys((EVERYTHING, *asked, *(tags or ()))))
+        keys = tuple(dict.fromkeys((EVERYTHING, *asked, *self.with_identity(tags or ()))))
         unasked = False
         try:
             numbers = store.lookup_now(keys)
@@ -268,6 +301,8 @@ class Exchange:
             numbers, unasked = store.last_known(keys), True
         held = dict(zip(keys, numbers, strict=True))
         if session is not None:
+            if session.is_login:
+                token.next_epoch(session.record.version)  # is there one?
             ended = session.expired(at) or policy.refused([held[key] for key in asked], session.limits)
             if ended is not None:
                 self.lose(ended)
@@ -379,7 +414,7 @@ class Exchange:
         """Delete cookies that the browser has, and do not send those that it lacks."""
         presented = self.arrival.opening.names
         for name in names:
-            if name in presented:
+            if name in presented or name in self._carried:
                 self.settle(Sent(name, None, None))
             elif self.outbox[name].value is not None:
                 del self.outbox[name]
@@ -408,8 +443,8 @@ class Exchange:
         sent = Sent(name, value, None if record.flags & TRANSIENT else max((record.ends - now) // 1000, 0))
         size = site.cookies.size(name, value, sent.max_age)
         if size > LIMIT:
-            assert self.document is not None
-            sizes = sorted(((len(encode(item)), key) for key, item in self.document.read().items()), reverse=True)
+            data = Document(record.data).read()
+            sizes = sorted(((len(encode(item)), key) for key, item in data.items()), reverse=True)
             largest = ", ".join(f"{key!r} ({length} bytes)" for length, key in sizes[:3])
             raise SessionTooLarge(
                 f"the session cookie would have {size} bytes and browsers accept {LIMIT};"

@@ -253,7 +253,7 @@ class FlaskSession(SessionMixin):
         self._remember: dict[str, Any] = {}  # what Flask-Login wants to be remembered
         self._given: set[str] = set()  # arguments that regenerate() was given
         self._begins = False  # regenerate() was called for a login
-        self._over_somebody = False
+        self._over_somebody: bool | None = None  # whether somebody was logged in before; None: not looked yet
         #: Whether the request has a remember-me cookie that is not accepted.
         self.presents_remember_cookie = False
 
@@ -281,7 +281,10 @@ class FlaskSession(SessionMixin):
             self._remember["absolute_timeout"] = max(int(value), 1)
             return
         is_scalar = value.__class__ in _SCALARS
-        as_it_is = is_scalar or key == self._interface.identity_key
+        is_identity = key == self._interface.identity_key
+        if is_identity:
+            self._look_who()
+        as_it_is = is_scalar or is_identity
         self._core[key] = value if as_it_is else self._interface.serializer.tag(value)
         if is_scalar:
             self._live.pop(key, None)
@@ -295,6 +298,8 @@ class FlaskSession(SessionMixin):
         if key == _REMEMBER and self._interface.follows_flask_login:
             del self._passing[key]
             return
+        if key == self._interface.identity_key:
+            self._look_who()
         del self._core[key]
         self._live.pop(key, None)
         self._touch()
@@ -330,6 +335,7 @@ class FlaskSession(SessionMixin):
         """Remove everything. If somebody is logged in, that is a logout, when the response starts."""
         self._core.clear()
         self.forget_changes()
+        self._over_somebody = False
         self._touch()
 
     def copy(self) -> dict[str, Any]:
@@ -450,7 +456,7 @@ class FlaskSession(SessionMixin):
     def forget_changes(self) -> None:
         """Nothing that this request has done counts any more."""
         self._live.clear()
-        self._given, self._begins, self._permanent = set(), False, None
+        self._given, self._begins, self._permanent, self._over_somebody = set(), False, None, None
 
     def fail(self) -> None:
         """The application has raised: as ``revert()``, if it is not too late."""
@@ -473,14 +479,17 @@ class FlaskSession(SessionMixin):
 
     def _logs_in(self) -> bool:
         """Whether somebody is logged in by now for whom the session was not begun."""
-        user = self._identity()
-        return user is not None and f"user:{user}" not in self._core.tags
+        return self._identity() is not None and self._core.version == 0
+
+    def _look_who(self) -> None:
+        """Before anybody else is: is somebody logged in?"""
+        if self._over_somebody is None:
+            self._over_somebody = self._core.authenticated_at is not None
 
     def _regenerate(self, tags: Iterable[str] | None, given: Mapping[str, Any]) -> None:
         """Call the core's, which adds to what it was told before."""
         core = self._core
-        if not self._begins:
-            self._over_somebody = core.authenticated_at is not None
+        self._look_who()
         self.sync()
         core.regenerate(tags=tags, **given)
         self._begins = self._begins or tags is not None or not self._over_somebody

@@ -21,6 +21,9 @@ from .token import Record
 
 log = logging.getLogger("wsgi_rollsession")
 
+#: How often ``revoke_others`` is repeated that has taken too long.
+_ATTEMPTS = 3
+
 
 def renew(exchange: Exchange) -> None:
     """Begin the next epoch of the login."""
@@ -28,8 +31,7 @@ def renew(exchange: Exchange) -> None:
     assert session is not None
     assert document is not None
     record, settings = session.record, exchange.site.settings
-    tags = record.tags if what is None or what.tags is None else what.tags
-    tags = exchange.with_identity(tags)
+    tags = exchange.tags
     what = exchange.with_numbers(what, tags, record.tags)
     _begin_epoch(exchange, session, successor.renewed(settings, record, tags, what, document.dump()))
 
@@ -79,12 +81,12 @@ def log_in(exchange: Exchange) -> None:
     session = exchange.following
     is_lost = exchange.standing is Standing.LOST and not exchange.is_cleared
     if is_lost or exchange.change(document.dump()) is Change.SWITCHED:
-        document.keep_assigned()
+        document = document.only_assigned()
     now = exchange.now()
     if session is not None and (ended := session.expired(now)) is not None:
         return _log_in_without(exchange, session, ended)
     asked = exchange.regeneration
-    tags = exchange.with_identity((asked.tags if asked is not None else None) or ())
+    tags = exchange.tags
     what = exchange.with_numbers(asked, tags)
     site.steady_clock()  # which knows of the clock what it has seen
     record = successor.logged_in(site.settings, exchange.next_id(), tags, what, document.dump())
@@ -106,13 +108,15 @@ def log_in(exchange: Exchange) -> None:
                     return _log_in_without(exchange, session, ended)
             log.warning("a session began while the revocation store was unavailable; what it follows was not ended")
             record = successor.logged_in(site.settings, record.id, tags, what._replace(unasked=True), document.dump())
-            sent, opened, done = exchange.seal(name, record, now, now), site.opened(now, record), True
+            # As if it had been sent at the call: a fence that was raised since, and that nobody could ask for, is kept
+            # for one idle timeout.
+            sent, opened, done = exchange.seal(name, record, what.at, now), site.opened(what.at, record), True
         if not done:
-            if session is None:
+            ended = exchange.find_out(session) if session is not None else None
+            if session is None or (ended is None and policy.refused(site.store.lookup_now(opened.keys), opened.limits)):
                 raise SessionConflict("the login was revoked before its response")
-            # What another process is raising refuses already, and may not be found yet. If it was a tag of the new
-            # login that was revoked, that is refused again without the session.
-            return _log_in_without(exchange, session, exchange.find_out(session) or Ended.SUPERSEDED)
+            # What another process is raising refuses already, and may not be found yet.
+            return _log_in_without(exchange, session, ended or Ended.SUPERSEDED)
         exchange.logged_out(everyone)
         after = exchange.now()
         if session is not None and session.expired(after):
@@ -124,6 +128,7 @@ def log_in(exchange: Exchange) -> None:
     exchange.advance_slot()
     exchange.settle(sent)
     exchange.become(Presented(name, opened))
+    exchange.document = document
 
 
 def _log_in_without(exchange: Exchange, session: Presented, ended: Ended) -> None:
@@ -180,6 +185,8 @@ def end_unseen(exchange: Exchange) -> None:
     exchange.forget_cookies([name for name in exchange.names() if is_ours(name.removesuffix("-lease"))])
     exchange.advance_slot()
     exchange.leaves = False
+    if exchange.regeneration is not None and exchange.regeneration.tags is None:
+        exchange.regeneration = None  # it was a part of the logout
 
 
 def revoke_others(exchange: Exchange, tag: bytes) -> None:
@@ -188,6 +195,17 @@ def revoke_others(exchange: Exchange, tag: bytes) -> None:
     Raises:
         ValueError, SessionConflict, SessionTooLarge, StoreUnavailable
     """
+    clock = exchange.site.steady_clock
+    for _ in range(_ATTEMPTS):
+        began = clock()
+        _revoke_others(exchange, tag)
+        # What began since the number was made may be later than it says: it reaches two seconds ahead, for clocks.
+        if clock() - began <= 1000:
+            return
+    raise StoreUnavailable("the revocation set is slow: sessions that began meanwhile may be alive")
+
+
+def _revoke_others(exchange: Exchange, tag: bytes) -> None:
     document = exchange.changing()
     session = exchange.session
     if session is None or exchange.is_cleared or tag not in session.record.tags:

@@ -106,6 +106,8 @@ class RollSession:
             if started:
                 # To start another response is allowed until the headers are sent, but gunicorn then sends both.
                 raise  # the StoreUnavailable that is being handled
+            if session.loaded and not session.committed:
+                session.revert()  # the application did not get to its response
             try:
                 return _unavailable(start)  # with what was done before the store failed
             except StoreUnavailable:

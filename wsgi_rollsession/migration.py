@@ -37,7 +37,7 @@ class _OldCookie:
         lifetime: for how long after its issue a cookie is accepted, as the old system did.
         cookie_name: and ``path`` and ``domain``: as the old system had them.
         convert: receives the data of an old session, and returns what is to be stored here, such as the user's id under
-            this application's ``identity_key``. A ``ValueError`` refuses the cookie.
+            this application's ``identity_key``. Whatever it raises refuses the cookie, and the log says so.
     """
 
     def __init__(
@@ -63,7 +63,12 @@ class _OldCookie:
         if not isinstance(data, dict):
             raise ValueError("it holds no mapping")
         if self._convert is not None:
-            data = self._convert(data)
+            try:
+                data = self._convert(data)
+            except Exception as error:
+                raise ValueError(f"convert: {type(error).__name__}: {error}") from error
+            if not isinstance(data, dict):
+                raise ValueError(f"convert: requires a dict, received {type(data).__name__}")
         return OldSession(f"{type(self).__name__} {name}", data, created, issued, issued + lifetime_s)
 
 
@@ -91,7 +96,7 @@ class FlaskCookie(_OldCookie):
         from itsdangerous import URLSafeTimedSerializer
 
         super().__init__(switched_by, lifetime, cookie_name, path, domain, convert)
-        keys = [secret_key] if isinstance(secret_key, str) else list(secret_key)[::-1]  # the newest comes last there
+        keys = _secrets("secret_key", secret_key)[::-1]  # the newest comes last there
         self._serializer = URLSafeTimedSerializer(
             keys,
             salt="cookie-session",
@@ -138,6 +143,7 @@ class PyramidCookie(_OldCookie):
 
         super().__init__(switched_by, lifetime, cookie_name, path, domain, convert)
         self._identity_key = identity_key
+        (secret,) = _secrets("secret", secret)
         self._serializer: Any = SignedSerializer(secret, salt, hashalg, serializer=JSONSerializer())
 
     def read(self, value: str) -> OldSession:
@@ -179,6 +185,9 @@ class BeakerCookie(_OldCookie):
         from beaker.session import CookieSession
 
         super().__init__(switched_by, lifetime, cookie_name, path, domain, convert)
+        (validate_key,) = _secrets("validate_key", validate_key)
+        if encrypt_key is not None:
+            (encrypt_key,) = _secrets("encrypt_key", encrypt_key)
         self._open: Any = CookieSession
         self._options = {
             "key": cookie_name,
@@ -226,7 +235,7 @@ class DjangoCookie(_OldCookie):
         from django.core.signing import TimestampSigner
 
         super().__init__(switched_by, lifetime, cookie_name, path, domain, convert)
-        key, *others = [secret_key] if isinstance(secret_key, str) else secret_key
+        key, *others = _secrets("secret_key", secret_key)
         fallbacks: list[str | bytes] = [*others]
         self._signer = TimestampSigner(
             key=key, fallback_keys=fallbacks, salt="django.contrib.sessions.backends.signed_cookies"
@@ -249,6 +258,15 @@ class DjangoCookie(_OldCookie):
         elif isinstance(expiry, str):
             lifetime_s = min(lifetime_s, _moment("_session_expiry", expiry) - issued)
         return self._session(signed, data, issued, issued, lifetime_s)
+
+
+def _secrets(option: str, value: Keys) -> list[str]:
+    """The secrets of an old system, newest first. With an empty one, everybody could sign a cookie that moves in."""
+    secrets = [value] if isinstance(value, str) else [*value] if isinstance(value, Sequence) else []
+    if not secrets or not all(isinstance(secret, str) and secret.strip() for secret in secrets):
+        received = "an empty one" if secrets else f"{type(value).__name__}, and none in it"
+        raise ConfigurationError(f"{option}: requires the secret of the old system, not empty, received {received}")
+    return secrets
 
 
 def _moment(option: str, value: str | datetime) -> float:

@@ -97,14 +97,14 @@ class Moving:
         return None
 
     def _move(self, old: OldCookies, header: str) -> Move | None:
-        refusal = None
+        refusal, level = "", logging.INFO
         for value in _values(header, old.cookie_name):
             try:
                 return self._translated(old, old.read(value), header)
             except (ValueError, RollSessionError) as error:
-                refusal = error
-        if refusal is not None:
-            level = logging.WARNING if isinstance(refusal, SessionTooLarge) else logging.INFO
+                refusal = str(error)  # an error kept in a frame that it refers to would be a cycle
+                level = logging.WARNING if isinstance(error, SessionTooLarge) else logging.INFO
+        if refusal:
             log.log(level, "old cookie %r refused: %s", old.cookie_name, refusal)
         return None
 

@@ -135,14 +135,14 @@ class Site:
             raise _Unremembered(opening)  # so garbage displaces nothing
         return opening
 
-    def _with_lease(self, name: str, opened: Opened, leases: Sequence[str]) -> tuple[Opened, Unsealable | None]:
+    def _with_lease(self, name: str, opened: Opened, leases: Sequence[str]) -> tuple[Opened, str | None]:
         """A session with the best authentic of its *leases*; and why a lease was not used, if one was not."""
         best, refusal = opened, None
         for value in leases:
             try:
                 lease = open_lease(self.ring, self.cookies.lease_name(name), opened.record.id, value)
             except Unsealable as error:
-                refusal = error
+                refusal = str(error)  # an error kept in a frame that it refers to would be a cycle
             else:
                 last_activity, idle = policy.extended(opened.record, opened.last_activity, lease)
                 if last_activity > best.last_activity:

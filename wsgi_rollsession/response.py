@@ -78,9 +78,12 @@ def _decide(exchange: Exchange, document: Document, wants_roll: WantsRoll) -> No
 
 
 def _next_act(exchange: Exchange, data: bytes) -> Act:
-    """What is to be done. A logout where nobody was found is done first, whatever becomes of the rest."""
+    """What is to be done. A logout where nobody was found is done first, whatever becomes of the rest.
+
+    A logout and a login end by themselves what was presented.
+    """
     act = ACTS[exchange.standing][exchange.change(data)]
-    if exchange.leaves and act is not Act.LOGOUT and exchange.identities()[1] is None:
+    if exchange.leaves and act not in (Act.LOGOUT, Act.LOGIN) and exchange.identities()[1] is None:
         end_unseen(exchange)
     return act
 

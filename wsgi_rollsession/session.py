@@ -24,7 +24,7 @@ class Tags(frozenset[str | bytes]):
     __slots__ = ()
 
     def __contains__(self, tag: object) -> bool:
-        return super().__contains__(tag_key(tag) if isinstance(tag, str) else tag)
+        return super().__contains__(tag_key(tag) if isinstance(tag, str) and tag else tag)
 
 
 class Session(MutableMapping[str, Any]):
@@ -145,15 +145,12 @@ class Session(MutableMapping[str, Any]):
     @property
     def tags(self) -> Tags:
         """The tags of the last ``regenerate(tags=…)``, and that of the identity."""
-        current, asked = self._exchange.current, self._exchange.regeneration
-        if asked is not None and asked.tags is not None:
-            return Tags(asked.tags)
-        return Tags(() if current is None else current.record.tags)
+        return Tags(self._exchange.tags)
 
     @property
     def created(self) -> datetime | None:
         """When the session was created, in UTC. None: it has not begun yet."""
-        current, asked = self._exchange.current, self._exchange.regeneration
+        current, asked = self._exchange.current, self._exchange.asked
         if current is not None:
             return _utc(current.record.created)
         return None if asked is None else _utc(asked.at)
@@ -164,9 +161,11 @@ class Session(MutableMapping[str, Any]):
 
         For a step-up: ``if now - session.authenticated_at > timedelta(minutes=5)``, ask for the password.
         """
-        current, asked = self._exchange.current, self._exchange.regeneration
+        current, asked = self._exchange.current, self._exchange.asked
         if asked is not None and (current is None or asked.tags is not None):
             return _utc(asked.at)
+        if current is None and self._exchange.ended is None:  # by the identity key: when the response starts
+            return _utc(self._exchange.now())
         return None if current is None or not current.is_login else _utc(current.record.authenticated)
 
     @property
@@ -250,7 +249,7 @@ class Session(MutableMapping[str, Any]):
             SessionConflict: somebody was logged in, and that session has ended since it was loaded, or (``versioned``)
                 another request wrote it: its data must not live on. ``invalidate()`` forgets them, and then this works.
             StoreUnavailable: somebody is logged in, and the store cannot be asked.
-            ValueError: a duration is none; or there are more than 32 tags.
+            ValueError: what should be a duration is not one; or there are more than 32 tags.
             SessionCommitted
         """
         idle_s = None if idle_timeout is None else seconds("idle_timeout", idle_timeout, smallest=1)

@@ -206,7 +206,9 @@ class Sessions:
 
     def revoke_session(self, session_id: str) -> None:
         """End the login with this ``session.id``, whoever holds it. Raises ``StoreUnavailable``, as ``revoke``."""
-        if not _is_id(session_id):  # a fence for anything else would end nothing, and look like success
+        if not isinstance(session_id, str) or not _is_id(
+            session_id
+        ):  # a fence for anything else would end nothing, and look like success
             raise ValueError("session_id: requires the 32 hexadecimal digits of a session.id")
         self.revocations.fence([session_key(bytes.fromhex(session_id))], ENDED)
 

@@ -167,7 +167,7 @@ def seconds(option: str, value: object, smallest: int) -> int | None:
     """A duration in seconds; None for ``none``.
 
     Raises:
-        ConfigurationError: it is none, or shorter than *smallest* seconds.
+        ConfigurationError: *value* is not a duration, or is shorter than *smallest* seconds.
     """
     requirement = 'a duration such as 90, "90s", "30m", "24h" or "7d", in whole seconds'
     if value is None or (isinstance(value, str) and value.strip().lower() == "none"):

@@ -1,4 +1,4 @@
-"""Beaker: the session layer that many Paste Deploy pipelines have."""
+"""Beaker: the session layer that many Paste Deploy pipelines have; and what this project has in its place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from ..tiny import BareVisit, Lab, Visit, plain_app
 from . import Contender
 from .redis_client import gated_redis
+from .rollsession import adapter, answering_conflicts, finished, session_options
 
 KEY = "beaker.session"
 
@@ -66,6 +67,17 @@ def build(lab: Lab, store: str, ending: str = "delete") -> Any:
     return SessionMiddleware(plain_app(open_visit, lab.gates), options)
 
 
+def build_rollsession(lab: Lab) -> Any:
+    if lab.bare:
+        return plain_app(lambda environ: BareVisit(), lab.gates)
+    from wsgi_rollsession.beaker import SessionMiddleware
+
+    plain = plain_app(lambda environ: BeakerVisit(environ[KEY], "rollsession", "delete"), lab.gates)
+    options = session_options(lab)
+    application = SessionMiddleware(answering_conflicts(plain) if lab.gated else plain, auto=True, **options)
+    return finished(application, application.sessions, options, lab)
+
+
 def gate_writes(lab: Lab) -> None:
     """Let the store gate hold a request before it takes the write lock, under which no delete could land."""
     from beaker.container import FileNamespaceManager
@@ -87,6 +99,7 @@ CONTENDERS = [
         lambda lab: build(lab, "cookie"),
         encrypts=True,
     ),
+    adapter("beaker", build_rollsession),
     Contender("beaker-file", "Beaker", "file, logout by delete()", lambda lab: build(lab, "file"), stored=True),
     Contender(
         "beaker-file-invalidate",

@@ -1,4 +1,4 @@
-"""Django's session engines, saved on every request."""
+"""Django's session engines, saved on every request, and this project's adapter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from ..tiny import BareVisit, Lab, act
 from . import Contender
+from .rollsession import adapter, finished, session_options
 
 LAB = Lab()  # Django's settings belong to the process; so does the laboratory that they point to.
 
@@ -47,7 +48,6 @@ urlpatterns: list[Any] = []
 def build(lab: Lab, engine: str) -> Any:
     import django
     from django.conf import settings
-    from django.core.handlers.wsgi import WSGIHandler
     from django.urls import re_path
 
     chosen: dict[str, Any] = {
@@ -55,10 +55,14 @@ def build(lab: Lab, engine: str) -> Any:
         "SESSION_ENGINE": f"django.contrib.sessions.backends.{engine}",
         "SESSION_SAVE_EVERY_REQUEST": lab.rolls,
     }
+    options: dict[str, Any] = {}
+    if engine == "rollsession" and not lab.bare:
+        options = session_options(lab)
+        chosen = {"MIDDLEWARE": ["wsgi_rollsession.django.SessionMiddleware"], "ROLLSESSION": options}
     if settings.configured:
         for name, value in chosen.items():
             setattr(settings, name, value)
-        return switched(WSGIHandler(), lab)
+        return switched(lab, options)
     cache = f"{__name__}_cache.GatedRedisCache" if lab.gated else "django.core.cache.backends.redis.RedisCache"
     settings.configure(
         SECRET_KEY="s" * 50,
@@ -82,19 +86,37 @@ def build(lab: Lab, engine: str) -> Any:
         from django.db.models.signals import pre_save
 
         pre_save.connect(lambda **kwargs: lab.gates.enter("store"), sender=Session, weak=False)
-    return switched(WSGIHandler(), lab)
+    return switched(lab, options)
 
 
-def switched(handler: Any, lab: Lab) -> Any:
-    """Several modes may live in one process: the settings that a request looks up are those of its application."""
+def switched(lab: Lab, options: dict[str, Any]) -> Any:
+    """Several modes may live in one process: the settings that a request looks up are those of its application.
+
+    *options*: those of this project, whose ``Sessions`` is made anew when another application is used.
+    """
     from django.conf import settings
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.core.signals import setting_changed
+
+    def switch() -> None:
+        global LAB
+        settings.SESSION_SAVE_EVERY_REQUEST, LAB = lab.rolls, lab
+        if options:
+            settings.ROLLSESSION = options
+            setting_changed.send(switch, setting="ROLLSESSION", value=options, enter=True)
+
+    switch()
+    handler = WSGIHandler()
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
-        global LAB
-        if settings.SESSION_SAVE_EVERY_REQUEST is not lab.rolls or LAB is not lab:
-            settings.SESSION_SAVE_EVERY_REQUEST, LAB = lab.rolls, lab
+        if LAB is not lab:
+            switch()
         return handler(environ, start_response)
 
+    if options:
+        from wsgi_rollsession.django import sessions
+
+        finished(application, sessions(), options, lab)
     return application
 
 
@@ -110,6 +132,7 @@ def contender(engine: str, configuration: str, **traits: Any) -> Contender:
 
 CONTENDERS = [
     contender("signed_cookies", "signed_cookies"),
+    adapter("django", lambda lab: build(lab, "rollsession")),
     contender("db", "db (SQLite)", stored=True),
     contender("cache", "cache (Redis)", stored=True, redis=True),
     contender("cached_db", "cached_db (SQLite and Redis)", stored=True, redis=True),

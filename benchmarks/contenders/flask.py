@@ -1,4 +1,4 @@
-"""Flask's own cookie session, and Flask-Session on Redis."""
+"""Flask's own cookie session, Flask-Session on Redis, and this project's adapter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from ..tiny import BareVisit, Lab, act
 from . import Contender
 from .redis_client import gated_redis
+from .rollsession import adapter, finished, session_options
 
 
 class FlaskVisit:
@@ -34,6 +35,17 @@ class FlaskVisit:
         self.session.pop("user", None)
 
 
+class FlaskRollVisit(FlaskVisit):
+    def renew(self, user: str) -> None:
+        self.session.permanent = True  # storing the user is the login
+
+    def elevate(self) -> None:
+        self.session.regenerate()
+
+    def end(self) -> None:
+        self.session.invalidate()
+
+
 def build(lab: Lab, store: str) -> Any:
     from flask import Flask, Response, request
     from flask.sessions import SessionInterface
@@ -43,6 +55,8 @@ def build(lab: Lab, store: str) -> Any:
     application.config.update(
         SESSION_REFRESH_EACH_REQUEST=lab.rolls, SESSION_COOKIE_SECURE=True, SESSION_COOKIE_SAMESITE="Lax"
     )
+
+    visit_of = FlaskVisit
 
     class NoSessions(SessionInterface):
         def open_session(self, app: Any, request: Any) -> Any:
@@ -58,10 +72,19 @@ def build(lab: Lab, store: str) -> Any:
 
         application.config.update(SESSION_TYPE="redis", SESSION_REDIS=gated_redis(lab), SESSION_PERMANENT=True)
         Session(application)
+    elif store == "rollsession":
+        from wsgi_rollsession import SessionConflict
+        from wsgi_rollsession.flask import RollSessions
+
+        options = session_options(lab)
+        application.config.update({f"ROLLSESSION_{name.upper()}": value for name, value in options.items()})
+        finished(application, RollSessions(application).sessions, options, lab)
+        application.register_error_handler(SessionConflict, lambda error: ("", 409))
+        visit_of = FlaskRollVisit
 
     @application.route("/<path:path>")
     def visit(path: str) -> Any:
-        visit = BareVisit() if lab.bare else FlaskVisit(application)
+        visit = BareVisit() if lab.bare else visit_of(application)
         return Response(act(f"/{path}", request.query_string.decode(), visit, lab.gates), mimetype="application/json")
 
     return application
@@ -69,6 +92,7 @@ def build(lab: Lab, store: str) -> Any:
 
 CONTENDERS = [
     Contender("flask", "Flask", "cookie session, permanent (signed)", lambda lab: build(lab, "cookie")),
+    adapter("flask", lambda lab: build(lab, "rollsession")),
     Contender(
         "flask-session-redis",
         "Flask-Session",

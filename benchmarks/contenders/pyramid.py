@@ -1,4 +1,4 @@
-"""Pyramid's session factories, and WebOb's cookie profile under them."""
+"""Pyramid's session factories, WebOb's cookie profile under them, and this project's adapter."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from ..tiny import BareVisit, Lab, act, plain_app
 from . import Contender
 from .redis_client import gated_redis
+from .rollsession import adapter, finished, session_options
 
 #: Seconds of age from which a cookie is re-issued where nothing is to roll.
 LATER = 600
@@ -41,22 +42,42 @@ class PyramidVisit:
             del self.session["user"]
 
 
-def build(lab: Lab, make_factory: Callable[[Lab], Any]) -> Any:
-    """A Pyramid application with one route. Bare: the same without a session factory."""
+class PyramidRollVisit(PyramidVisit):
+    def renew(self, user: str) -> None:
+        pass  # storing the user is the login
+
+    def elevate(self) -> None:
+        self.session.regenerate()
+
+
+def build(lab: Lab, make_factory: Callable[[Lab], Any] | None) -> Any:
+    """A Pyramid application with one route; without a factory, on the adapter. Bare: the same without sessions."""
     from pyramid.config import Configurator
     from pyramid.response import Response
 
+    visit_of = PyramidVisit if make_factory else PyramidRollVisit
+
     def view(request: Any) -> Any:
-        visit = BareVisit() if lab.bare else PyramidVisit(request)
+        visit = BareVisit() if lab.bare else visit_of(request)
         body = act(request.path_info, request.query_string, visit, lab.gates)
         return Response(body, content_type="application/json")
 
     with Configurator() as configurator:
-        if not lab.bare:
-            configurator.set_session_factory(make_factory(lab))
         configurator.add_route("all", "/*path")
         configurator.add_view(view, route_name="all")
-    return configurator.make_wsgi_app()
+        if lab.bare:
+            return configurator.make_wsgi_app()
+        if make_factory:
+            configurator.set_session_factory(make_factory(lab))
+            return configurator.make_wsgi_app()
+        from wsgi_rollsession import SessionConflict, Sessions
+
+        options = session_options(lab)
+        sessions = Sessions(**options)
+        configurator.add_settings({"rollsession.sessions": sessions})
+        configurator.include("wsgi_rollsession.pyramid")
+        configurator.add_exception_view(lambda error, request: Response(status=409), context=SessionConflict)
+    return finished(configurator.make_wsgi_app(), sessions, options, lab)
 
 
 def signed(lab: Lab) -> Any:
@@ -159,6 +180,7 @@ CONTENDERS = [
         "SignedCookieSessionFactory, reissue_time=0, JSON",
         lambda lab: build(lab, signed),
     ),
+    adapter("pyramid", lambda lab: build(lab, None)),
     Contender(
         "pyramid-nacl",
         "pyramid-nacl-session",

@@ -1,4 +1,4 @@
-"""This project: each store, and with versions checked."""
+"""This project: each store, and with versions checked. What its contenders through the adapters share."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class Clock:
 
 #: By application; only of those whose logins are to be dated back.
 CLOCKS: dict[int, Clock] = {}
+#: Several workers of one server must agree on the key; elsewhere a fresh one does.
+KEYS: list[str] = []
 
 
 def store_url(lab: Lab, store: str) -> str:
@@ -52,34 +54,41 @@ def store_url(lab: Lab, store: str) -> str:
     return lab.redis_url + ("?follow=1" if store == "follow" else "")
 
 
+def session_options(lab: Lab, store: str = "sqlite") -> dict[str, Any]:
+    """The options of ``Sessions``, which the adapters take as well. Dated back, with a clock (see ``settle``)."""
+    from wsgi_rollsession import generate_key
+
+    if not KEYS:
+        KEYS.append(os.environ.get("ROLLSESSION_KEYS") or generate_key())
+    options: dict[str, Any] = {"keys": KEYS[0], "revocations": store_url(lab, store), "identity_key": "user"}
+    if lab.dated_back:
+        options |= {"amnesia": "accept", "clock": Clock()}  # to accept it costs the same
+    if lab.rolls:
+        options["renew_after"] = 0
+    return options
+
+
+def finished(application: Any, sessions: Any, options: dict[str, Any], lab: Lab) -> Any:
+    """The *application*, with the store gate and the clock where they are needed."""
+    if lab.gated:
+        gate_checks(sessions.revocations, lab)
+    if lab.dated_back:
+        CLOCKS[id(application)] = options["clock"]
+    return application
+
+
 def build(lab: Lab, store: str, **options: Any) -> Any:
     if lab.bare:
         return plain_app(lambda environ: BareVisit(), lab.gates)
-    from wsgi_rollsession import RollSession, generate_key
+    from wsgi_rollsession import RollSession
 
     def open_visit(environ: dict[str, Any]) -> Visit:
         return RollVisit(environ["wsgi_rollsession.session"])
 
-    clock = Clock()
-    if lab.dated_back:
-        options |= {"amnesia": "accept", "clock": clock}  # to accept it costs the same
-    if lab.rolls:
-        options["renew_after"] = 0
-    # Several workers of one server must agree on the key; elsewhere a fresh one does.
-    keys = os.environ.get("ROLLSESSION_KEYS") or generate_key()
+    options |= session_options(lab, store)
     plain = plain_app(open_visit, lab.gates)
-    application = RollSession(
-        answering_conflicts(plain) if lab.gated else plain,
-        keys=keys,
-        revocations=store_url(lab, store),
-        identity_key="user",
-        **options,
-    )
-    if lab.gated:
-        gate_checks(application.sessions.revocations, lab)
-    if lab.dated_back:
-        CLOCKS[id(application)] = clock
-    return application
+    application = RollSession(answering_conflicts(plain) if lab.gated else plain, **options)
+    return finished(application, application.sessions, options, lab)
 
 
 def answering_conflicts(application: Callable[..., list[bytes]]) -> Callable[..., list[bytes]]:
@@ -140,6 +149,19 @@ def contender(name: str, configuration: str, store: str, timed: bool = True, **o
         encrypts=True,
         settle=settle,
         timed=timed,
+    )
+
+
+def adapter(framework: str, build: Callable[[Lab], Any]) -> Contender:
+    """This project through its adapter to *framework*, with SQLite."""
+    return Contender(
+        f"rollsession-{framework}",
+        "wsgi-rollsession",
+        f"SQLite, through wsgi_rollsession.{framework}",
+        build,
+        stored=True,
+        encrypts=True,
+        settle=settle,
     )
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 from pyramid.config import Configurator
@@ -13,7 +10,7 @@ from pyramid.security import forget, remember
 
 from wsgi_rollsession import RollSession, SessionConflict, Sessions
 
-from ..http_app import CONFIG, Site, _confirm_gate, _then_hold, hold
+from ..http_app import Site, arrive, described, finish, gated, told
 from .test_pyramid import Policy
 
 
@@ -40,8 +37,10 @@ def write(request: Any) -> Response:
 def elevate(request: Any) -> Response:
     request.session.regenerate()
     request.session["role"] = "admin"
-    if "late_gate" in request.GET:
-        hold(_gates() / request.GET["late_gate"])
+    return answer(None)
+
+
+def untouched(request: Any) -> Response:
     return answer(None)
 
 
@@ -51,7 +50,7 @@ def conflict(error: Exception, request: Any) -> Response:
 
 def answer(result: Any, headers: Any = ()) -> Response:
     """As the applications of tests/http_app.py answer."""
-    response = Response(json_body={"pid": os.getpid(), "result": result})
+    response = Response(told(result), content_type="application/json")
     response.headers.extend(headers)
     return response
 
@@ -60,12 +59,11 @@ def waiting(view: Any) -> Any:
     """A view behind the gates."""
 
     def behind(request: Any) -> Any:
-        if "gate" in request.GET:
-            request.session.get("auth.userid")
-            hold(_gates() / request.GET["gate"])
-        if "confirm_gate" in request.GET:
-            _confirm_gate.set(_gates() / request.GET["confirm_gate"])
-        return view(request)
+        gates, _ = described()
+        arrive(gates, request.GET, lambda: request.session.get("auth.userid"))
+        response = view(request)
+        finish(gates, request.GET)
+        return response
 
     return behind
 
@@ -77,9 +75,10 @@ def application(*, around: bool = False, **options: Any) -> Any:
     config = Configurator(settings={} if sessions is None else {"rollsession.sessions": sessions})
     config.include("wsgi_rollsession.pyramid")
     config.set_security_policy(Policy())
-    for view in (login, logout, read, write, elevate):
-        config.add_route(view.__name__, f"/{view.__name__}")
-        config.add_view(waiting(view), route_name=view.__name__)
+    views = {each.__name__: each for each in (login, logout, read, write, elevate, untouched)}
+    for name, view in {**views, "leave": logout}.items():
+        config.add_route(name, f"/{name}")
+        config.add_view(waiting(view), route_name=name)
     config.add_exception_view(conflict, context=SessionConflict)
     made = config.make_wsgi_app()
     if sessions is None:
@@ -89,18 +88,6 @@ def application(*, around: bool = False, **options: Any) -> Any:
     return made
 
 
-def gated(sessions: Sessions) -> None:
-    """Have requests wait, where a test wants it, after the session layer has asked the store."""
-    store: Any = sessions.revocations
-    for name in ("lookup_now", "compare_and_raise"):
-        setattr(store, name, _then_hold(getattr(store, name)))
-
-
-def _gates() -> Path:
-    return Path(json.loads(Path(os.environ[CONFIG]).read_text())["gates"])
-
-
 def create() -> Site:
     """The site that the environment describes."""
-    config = json.loads(Path(os.environ[CONFIG]).read_text())
-    return Site({name: application(**options) for name, options in config["mounts"].items()})
+    return Site({name: application(**options) for name, options in described()[1].items()})

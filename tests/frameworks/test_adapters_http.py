@@ -1,6 +1,8 @@
-"""The race table over HTTP for Pyramid, and for an application that has left Beaker: as ``test_flask_http``.
+"""The race table over HTTP for each adapter: gunicorn, two processes of four threads, SQLite and Redis.
 
-Logins and logouts are ``remember()`` and ``forget()``; and a key of the session that is set and taken out.
+The scenarios are those of tests/test_race_http.py. Logins and logouts are the framework's own: Flask-Login's
+``login_user()`` and ``logout_user()``, ``login()`` and ``logout()`` of ``django.contrib.auth``, Pyramid's
+``remember()`` and ``forget()``; for who has left Beaker, a key of the session that is set and taken out.
 """
 
 from __future__ import annotations
@@ -11,41 +13,41 @@ from typing import Any
 import pytest
 
 from ..http_client import Server, gunicorn
-from .test_flask_http import ROWS, VARIANTS, WITHOUT_R1, Stage
+from ..test_race import expected
+from ..test_race_http import PLAYED, Stage, play
 
 SITES: dict[str, tuple[str, dict[str, Any]]] = {
+    "flask": ("flask_site", {}),
+    "django": ("django_site", {}),
     "pyramid": ("pyramid_site", {}),
     "pyramid, filter around": ("pyramid_site", {"around": True}),
     "beaker": ("beaker_site", {}),
 }
+KINDS: dict[str, dict[str, Any]] = {"plain": {}, "versioned": {"versioned": True}}
+S11 = "S11 documented logout"
+PLAYS = [*(each for each in PLAYED if each[0] != S11), (S11, "own")]
 
 
-@pytest.fixture(scope="module", params=[(site, store) for site in SITES for store in ("sqlite", "redis")], ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[(site, store, kind) for site in SITES for store in ("sqlite", "redis") for kind in KINDS],
+    ids=", ".join,
+)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One gunicorn for all rows of one site and store, rolling on every response."""
-    site, kind = request.param
+    """One gunicorn with one mount for all rows, rolling on every response. (Django has one set of settings.)"""
+    site, store, kind = request.param
     module, options = SITES[site]
     folder = tmp_path_factory.mktemp("site")
-    store = f"sqlite:///{folder}/revocations.db"
-    if kind == "redis":
-        store = request.getfixturevalue("redis_server").url
-    mounts = {
-        name: {"revocations": store, "renew_after": 0, "versioned": name == "versioned", **options}
-        for name in ("shop", "versioned")
-    }
+    url = f"sqlite:///{folder}/revocations.db" if store == "sqlite" else request.getfixturevalue("redis_server").url
+    mounts = {kind: {"revocations": url, "renew_after": 0, **KINDS[kind], **options}}
     application = (f"tests.frameworks.{module}:create()",)
     with gunicorn(folder, mounts, application=application, worker_class="gthread", threads=4) as running:
+        running.name = kind
         yield running
 
 
-@pytest.mark.parametrize(
-    ("row", "variant"),
-    [(row, variant) for row in ROWS for variant in VARIANTS if variant == "read" or not row.startswith(WITHOUT_R1)],
-)
-@pytest.mark.parametrize("mount", ["shop", "versioned"])
-def test_row(server: Server, mount: str, row: str, variant: str) -> None:
+@pytest.mark.parametrize(("row", "variant"), PLAYS)
+def test_row(server: Server, row: str, variant: str) -> None:
     """Every row of the race table holds; of two writers, only with versions."""
-    scenario, outcome = ROWS[row]
-    if (mount, row, variant) == ("shop", "S5 stale overwrite", "write"):
-        outcome = None  # the last write to arrive wins
-    assert scenario(Stage(server, mount), VARIANTS[variant]) == outcome
+    outcome = expected(row, variant, KINDS[server.name])
+    assert play(Stage(server, server.name), row, variant) == outcome

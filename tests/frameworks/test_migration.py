@@ -905,3 +905,13 @@ def test_the_core_knows_no_framework() -> None:
         assert not {"flask", "pyramid", "beaker", "django", "itsdangerous"} & {each.partition(".")[0] for each in names}
         relative = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
         assert not relative & {"migration", "pyramid", "beaker", "flask"}
+
+
+@pytest.mark.parametrize("secret", ["", " ", None, [], ["new", ""], ["new", None], [None]])
+@pytest.mark.parametrize("kind", [FlaskCookie, PyramidCookie, DjangoCookie, BeakerCookie])
+def test_an_empty_secret(kind: Any, secret: Any) -> None:
+    """With an empty secret anybody could sign a cookie that moves in: it is refused at start."""
+    if kind in (PyramidCookie, BeakerCookie) and isinstance(secret, list):
+        secret = secret[-1] if secret else ""
+    with pytest.raises(ConfigurationError, match="requires the secret of the old system"):
+        kind(secret, switched_by="2099-01-01", lifetime="1d")

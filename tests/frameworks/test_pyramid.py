@@ -414,6 +414,11 @@ def test_sessions_in_a_view(clock: Clock) -> None:
         Browser(site(clock, around=True), clock).do(lambda request: adapter.sessions(request))
 
 
+def test_no_class_is_made_for_a_request(clock: Clock) -> None:
+    """Pyramid makes one for each request that has a property, which costs more than all the rest of the adapter."""
+    assert Browser(site(clock), clock).do(lambda request: type(request)) is Request
+
+
 # When the response starts
 
 

@@ -49,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.out and not failures:
         given.out.write_text(page, encoding="utf-8")
     kinds: dict[str, str] = {}
-    for name, message in failures:
-        print(f"seed {name}: {message}")
+    for position, (name, message) in enumerate(failures):
+        if position < 20:
+            print(f"seed {name}: {message}")
         kinds.setdefault(message[:30], name)
     for name in list(kinds.values())[:5]:
         print(explained(name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from random import Random
 from typing import Any, NamedTuple
 
 from wsgi_rollsession import RollSession, SessionConflict, SessionTooLarge, StoreUnavailable
@@ -30,7 +29,7 @@ from .model import (
 )
 from .world import NAME, NAMES, SLOT, SLOTS, Browser, Call, Cookie, LeaseCookie, Process, World
 
-#: A step: what happens, and to what. Numbers of requests that do not exist are passed over, so any step can be left out.
+#: A step: what happens, and to what. Requests that do not exist are passed over, so any step can be left out.
 Step = tuple[Any, ...]
 USERS = ("alice", "bob")
 #: Acts that end no login.
@@ -89,6 +88,11 @@ class Request:
         self.answer: list[tuple[str, str | None, int | None]] = []
         self.calls: list[Call] = []  # of the last thing that it did, and the event before it
         self.start_event = 0
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether the browser had forgotten the slot: its Max-Age was over."""
+        return self.turn > 0 and all(name != SLOT for name, _ in self.pairs)
 
     @property
     def degraded(self) -> bool:
@@ -374,6 +378,8 @@ class Machine:
                 job(request.session)
             except (StoreUnavailable, SessionConflict, SessionTooLarge) as error:
                 errors.append(error)
+            except ValueError as error:  # it lacks a tag that it must have
+                raise AssertionError(f"1: {error}") from error
 
         request.job, request.busy, request.start_event = guarded, True, self.model.event
         lives = self.lives(request) if pause is not None else []
@@ -433,23 +439,26 @@ class Machine:
     def choose(self, request: Request, session: Any, now: int, event: int) -> Held | None:
         """The session that was found, which must be the best that is alive."""
         version, id_ = session.version, session.id
-        best, found = None, None
+        best, found, wrong = None, None, None
         others: list[tuple[Life, bool]] = []
         for cookie, each in request.presented:
             verdict = self.judge(request, each, now, event)
-            is_it = version and each.copy.version == version and self.world.unseal_id(cookie) == id_
+            is_dead = isinstance(verdict, str)
             if verdict is None and (best is None or each.rank > best.rank):
                 best = each
-            if is_it and (found is None or each.rank > found.rank):
-                found = each
-                if isinstance(verdict, str) and self.was_overslept(request, each, now):
-                    self.counts["met: a load that took longer than its session lives"] += 1
-                else:
-                    self.check(not isinstance(verdict, str), str(verdict))
-            if not isinstance(verdict, str) and each.copy.life.is_login:
+            if version and each.copy.version == version and self.world.unseal_id(cookie) == id_:
+                # Of two copies of one version, which writes in parallel have made, that which is alive.
+                better = found is None or (wrong is not None and not is_dead) or each.rank > found.rank
+                if better and (found is None or wrong is not None or not is_dead):
+                    found, wrong = each, verdict if is_dead else None
+            if not is_dead and each.copy.life.is_login:
                 others.append((each.copy.life, verdict is None))
-            elif isinstance(verdict, str):
+            elif is_dead:
                 self.counts["met: a dead cookie was presented"] += 1
+        if found is not None and wrong is not None and self.was_overslept(request, found, now):
+            self.counts["met: a load that took longer than its session lives"] += 1
+        else:
+            self.check(wrong is None, str(wrong))
         self.check(found is not None or not version, "7: a session out of nowhere")
         if best is not None and found is not best:
             if found is None or best.rank > found.rank:
@@ -511,6 +520,8 @@ class Machine:
         for tag in (EVERYTHING, *asked, f"user:{visit.identities[1]}"):
             since = asked.get(tag, request.start_event)
             if any(at > since for at, _, _ in model.revoked.get(tag, ())):
+                # A login is in doubt then whether the session that it follows has been ended.
+                request.blurred = request.blurred or visit.act() == "login"
                 return None
         self.check(verdict is VAGUE or (what is not None and what.unasked), "2: a conflict without a reason")
         request.blurred = True
@@ -521,9 +532,11 @@ class Machine:
         assert visit is not None
         logins = any(each.is_login for each in self.lives(request))
         fence = next((each.answered for each in request.calls if each.method == "fence"), not logins)
-        if act not in ("", "logout") and visit.leaves and fence:
+        if act not in ("", "login", "logout") and visit.leaves and fence:
             self._end_unseen(request)  # that was done first
             visit.leaves = False
+            if visit.regeneration is not None and visit.regeneration.tags is None:
+                visit.regeneration = None
         if self.excused(request, error) == "lost":
             visit.standing = "lost"
 
@@ -594,7 +607,9 @@ class Machine:
             return False
         event, unasked = request.calls[-1].event, not all(each.answered for each in request.calls)
         base = visit.base if not visit.cleared and visit.standing != "lost" else None
-        asked = dict.fromkeys((EVERYTHING, *(base.copy.tags if base is not None else ()), *(tags or ())), event)
+        user = visit.identities[1]
+        known = (*(base.copy.tags if base is not None else ()), *(tags or ()), *([f"user:{user}"] if user else ()))
+        asked = dict.fromkeys((EVERYTHING, *known), self.model.event if unasked else event)
         if base is not None:
             verdict = self.judge(request, base, at, event)
             is_login = base.copy.life.is_login
@@ -667,7 +682,8 @@ class Machine:
         error = self.perform(request, lambda session: session.revoke_others(tag), pause, tag)
         if error is not None:
             self.after_error(request, error)
-            self.ambiguous(request)
+            self.ambiguous(request, tag)
+            request.blurred = request.blurred or any(each.raised for each in request.calls)
             return
         self.settled(request, "others", start, now, tag)
 
@@ -675,8 +691,6 @@ class Machine:
         start, now, act = self.model.event, self.world.clock.wall, visit.act()
         error = self.perform(request, lambda session: session.save(), pause)
         if error is not None:
-            if act == "login" and (visit.standing == "lost" or visit.change() == "switch"):
-                visit.keep_assigned()
             self.after_error(request, error, act)
             self.ambiguous(request)
             return
@@ -722,6 +736,10 @@ class Machine:
         """Its response starts."""
         request = self.requests.get(number)
         if request is None or request.busy or request.state != "begun":
+            return
+        if request.blurred:
+            self.close(request)
+            self.over(request)
             return
         visit, model, world = request.visit, self.model, self.world
         start, now, infos = model.event, world.clock.wall, self.logs.infos
@@ -775,10 +793,11 @@ class Machine:
         if not request.blurred:
             self.counts["met: an error page"] += 1
 
-    def ambiguous(self, request: Request) -> None:
-        """Something failed after the store had confirmed: the process slept longer than the session lives."""
+    def ambiguous(self, request: Request, tag: str | None = None) -> None:
+        """Something failed after the store had confirmed: the process slept for too long."""
         if any(each.raised for each in request.calls):
-            for life in self.lives(request):
+            tagged = [each.copy.life for each in self.world.cookies.values() if tag in each.copy.tags]
+            for life in (*self.lives(request), *tagged):
                 life.vague = True
 
     def step_fail(self, number: int) -> None:
@@ -866,6 +885,8 @@ class Machine:
         if act in ("roll", "nothing", "send", "drop", "conflict"):
             self.check(not sessions, "3: a session was sent that nobody wrote")
             self.check(act != "conflict", "8: a conflict went unnoticed")
+            if act == "send" and base is not None and not saved:
+                request.committed_at = min(request.committed_at, base.copy.stamp)
             if act == "send" and base is not None and any(value in request.known for _, value, _ in sent):
                 names = {
                     name for name, value, _ in sent if value in world.cookies and world.cookies[value].copy is base.copy
@@ -883,14 +904,14 @@ class Machine:
 
     def sealed(
         self, request: Request, sent: tuple[str, str, int | None], life: Life, tags: frozenset[str],
-        passed: dict[str, int | None], data: Sequence[dict[str, Any]], *, begins: bool = False,
+        passed: dict[str, int], data: Sequence[dict[str, Any]], *, begun: int | None = None,
     ) -> Held:  # fmt: skip
         """A session cookie was sealed; whose data may be any of *data*."""
         name, value, max_age = sent
         world = self.world
         issued, record, fail_open, unasked, transient = world.unseal(name, value)
-        if unasked and begins:
-            passed = dict.fromkeys(passed)
+        if unasked and begun is not None:
+            passed = dict.fromkeys(passed, -1 - begun)
         found = request_data(record.data)
         copy = Copy(
             life, record.version, issued, record.idle, record.ends, record.created, record.authenticated, fail_open,
@@ -900,7 +921,7 @@ class Machine:
         self.check(bool(record.authenticated) == life.is_login, "7: the login time is wrong")
         world.cookies[value] = Cookie(name, value, request.process.setup.keys[0], copy)
         world.ids[value] = record.id.hex()
-        self.check(not unasked or None in passed.values(), "7: begun unasked, and the store was asked")
+        self.check(not unasked or min(passed.values()) < 0, "7: begun unasked, and the store was asked")
         self._is_nobody_elses(request, copy)
         left = max((record.ends - world.clock.wall) // 1000, 0)
         self.check(max_age is None if transient else max_age is not None and max_age >= left, "4: a wrong Max-Age")
@@ -964,13 +985,18 @@ class Machine:
         ):
             if base is None and len(request.presented) == 1 and len(request.pairs) <= 3:
                 base = request.presented[0][1]
-            if base is None or request.visit is not None and request.visit.standing != "held":
+            strays = [self.world.leases[value].lease.life for _, value in request.pairs if value in self.world.leases]
+            if base is not None and any(each is not base.copy.life for each in strays):
+                return  # the lease of a login in parallel is a hint that this one is not due yet
+            if base is None or (request.visit is not None and request.visit.standing != "held"):
                 return
             fine = (
                 self.judge(request, base, now, event) is None
                 and self.judge(request, base, until, self.model.event) is None
             )
-            due = now - base.activity >= process.setup.renew_after_s * 1000
+            after = process.setup.renew_after_s * 1000
+            idle_s = min(base.idle_s, process.idle_s)
+            due = now - base.activity >= after * idle_s // process.idle_s
             if (
                 fine
                 and due
@@ -1015,6 +1041,7 @@ class Machine:
             if revoked:
                 return
         self.counts["met: a write was dropped"] += 1
+        self.ambiguous(request)
         visit.standing = "lost"
 
     def _write(
@@ -1050,7 +1077,6 @@ class Machine:
         assert base is not None
         if sent is None and tag is None and request.state == "answered":  # it was dropped, as a write is
             self._dropped(request, visit, base, now)
-            self.ambiguous(request)
             return
         self.check(sent is not None, "8: a new epoch without a cookie")
         for moment in (now, until):
@@ -1082,8 +1108,12 @@ class Machine:
         ends, activity, idle = min(copy.ends, copy.authenticated + process.absolute_ms), until, copy.idle_s
         if what is not None and tag is None:
             if what.tags is not None:
-                length = min(copy.ends - copy.authenticated, process.absolute_ms)
+                # Lengths that are given replace those that it had.
+                length = process.absolute_ms
+                if what.absolute_s is None:
+                    length = min(copy.ends - copy.authenticated, length)
                 ends = what.at + length
+                idle = idle if what.idle_s is None else process.idle_s
                 self.check(this.copy.authenticated == what.at, "4: the login time is wrong")
                 self.counts["met: authenticated again"] += 1
             else:
@@ -1125,10 +1155,11 @@ class Machine:
             position -= 1
         before = request.calls[: position + 1] if position >= 0 else request.calls
         asked = [each.event for each in before if each.method == "lookup_now" and each.answered]
-        passed: dict[str, int | None] = {}
+        passed: dict[str, int] = {}
+        begun = request.start_event if what is None else what.asked[EVERYTHING]
         for each in (EVERYTHING, *tags):
             known = what is not None and each in what.asked
-            passed[each] = what.asked[each] if known and what is not None else asked[-1] if asked else None
+            passed[each] = what.asked[each] if known and what is not None else asked[-1] if asked else -1 - begun
         full = visit.data
         less = {key: value for key, value in full.items() if key in visit.assigned}
         unasked = request.degraded
@@ -1140,12 +1171,14 @@ class Machine:
             data = [less] if isinstance(verdict, str) else [full] if verdict is None else [full, less]
             if isinstance(verdict, str):
                 self.counts["met: a login from a session that is over"] += 1
+            elif any(at > request.start_event for each in tags for at, _, _ in self.model.revoked.get(each, ())):
+                data = [full, less]  # the user was logged out everywhere just now: in doubt it begins without the data
         life = self.model.life(user, True)
         life.browser, life.turn = request.browser, request.turn
-        life.untold = request.turn > 0 and all(name != SLOT for name, _ in request.pairs)  # its Max-Age is over
+        life.untold = request.is_untold
         request.begun.append(life)
         try:
-            this = self.sealed(request, sent, life, tags, passed, data, begins=True)
+            this = self.sealed(request, sent, life, tags, passed, data, begun=begun)
         except AssertionError as error:
             if data == [less] and str(error).startswith("3: "):
                 raise AssertionError(f"1: data live on in {life}") from None
@@ -1185,8 +1218,8 @@ class Machine:
         process = request.process
         asked = [each.event for each in request.calls if each.method == "lookup_now" and each.answered]
         life = self.model.life(None, False)
-        passed: dict[str, int | None] = {EVERYTHING: asked[0] if asked else None}
-        this = self.sealed(request, sent, life, frozenset(), passed, [visit.data], begins=True)
+        passed = {EVERYTHING: asked[0] if asked else -1 - request.start_event}
+        this = self.sealed(request, sent, life, frozenset(), passed, [visit.data], begun=request.start_event)
         self._within(request, this, until + process.absolute_ms, process.idle_s, until)
         return this
 
@@ -1238,7 +1271,8 @@ class Machine:
         deletes_only = [name for name, value, _ in request.answer if value is None]
         for name, value, max_age in request.answer:
             if name == SLOT:
-                if browser.turn > request.turn and value != browser.jar.get(SLOT, (value, 0))[0]:
+                late = browser.turn > request.turn and value != browser.jar.get(SLOT, (value, 0))[0]
+                if late or request.is_untold:
                     browser.set_back = browser.turn
                     self.counts["met: a late answer sets the slot back"] += 1
                 browser.turn += 1
@@ -1284,7 +1318,9 @@ class Machine:
         if life.browser.set_back >= min(turns, default=request.turn):
             return True  # a late answer has set the slot back, and so it is used again earlier
         # A cookie that arrived late lies ahead in the row, and its slot is used again while its deletion is on its way.
-        return any(each.ended is not None and each.ended <= request.sent_at and life.turn - each.turn >= 4 for each in others)
+        return any(
+            each.ended is not None and each.ended <= request.sent_at and life.turn - each.turn >= 4 for each in others
+        )
 
     def _was_renewed(self, life: Life, request: Request, times: int) -> bool:
         return sum(event > request.sent_at for event in life.renewed) >= times

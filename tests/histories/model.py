@@ -88,8 +88,8 @@ class Copy(NamedTuple):
     authenticated: int
     fail_open: bool
     tags: frozenset[str]
-    #: By tag, and for everything: the last event that it knew when it began. None: nobody could be asked.
-    passed: dict[str, int | None]
+    #: By tag, and for everything: the last event that it knew when it began; less 1 and negative if nobody could be asked.
+    passed: dict[str, int]
     data: dict[str, Any]
 
     @property
@@ -173,7 +173,7 @@ class Model:
         if self.losses:
             begun = copy.passed[EVERYTHING]
             for at, wall in self.losses:
-                if at <= event and (begun is None or begun < at) and copy.created > wall:
+                if at <= event and begun < at and copy.created > wall:
                     return VAGUE
         if life.ended is not None and life.ended <= event:
             return "1: alive after its end"
@@ -183,8 +183,8 @@ class Model:
                 for at, steady, broken in self.revoked.get(tag, ()):
                     if at > event:
                         break
-                    if passed is None:
-                        if copy.created <= steady:
+                    if passed < 0:  # the time of creation decides
+                        if at > -1 - passed:
                             return broken
                         vague = vague or copy.created <= steady + AHEAD_MS
                     elif at > passed:
@@ -278,7 +278,7 @@ class Visit:
 
     def user(self) -> str | None:
         """For whom something is stored now."""
-        before, after = self.identities
+        after = self.identities[1]
         if after is not None:
             return after
         if self.regeneration is not None and self.regeneration.tags:
@@ -336,16 +336,23 @@ class Visit:
 
     def change(self) -> str:
         before, after = self.identities
+        # With the identity taken out, and no tags, regenerate() is how some log out: it is no login of nobody.
+        what = self.regeneration
+        begins = what is not None and not (self.leaves and after is None and what.tags is None)
         if self.cleared:
-            return "logout" if self.regeneration is None and after is None else "login"
+            begins = begins and what is not None and (what.tags is not None or not self.identity)
+            return "login" if begins or after is not None else "logout"
         if after is None and (before is not None or (self.leaves and self.is_somebody)):
             return "logout"
-        if self.regeneration is not None:
+        if begins:
             if not self.is_somebody:
                 return "login"
             return "renew" if self.is_renewed else "switch"
         if before != after:
             is_switch = before is not None or (self.is_somebody and self.standing == "lost")
+            if self.is_somebody and self.base is not None:  # without an identity: its tags tell whose it is
+                tags = self.base.copy.tags
+                is_switch = is_switch or (bool(tags) and f"user:{after}" not in tags)
             return "switch" if is_switch else "login"
         return "same" if [*self.data.items()] == [*self.stored.items()] else "write"  # JSON has an order
 

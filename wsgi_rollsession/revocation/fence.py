@@ -36,7 +36,14 @@ def tag_key(tag: str) -> bytes:
 
     The hash is not keyed, for a fence must outlive a change of keys: it keeps names out of the store's
     keys, and does not hide a name from somebody who can guess it.
+
+    Raises:
+        TypeError, ValueError: it is no text, or empty: no session has such a tag, and to revoke it would end nothing.
     """
+    if not isinstance(tag, str):
+        raise TypeError(f"tag: requires text such as user:42, received {type(tag).__name__}")
+    if not tag:
+        raise ValueError("tag: requires text such as user:42, received none")
     return sha256(_LABEL + b"tag\0" + tag.encode("utf-8")).digest()[:16]
 
 

@@ -201,7 +201,8 @@ def _sessions(site: RollSession | Sessions) -> Sessions:
         return site.sessions
     if isinstance(site, Sessions):
         return site
-    raise TypeError(f"site: requires a RollSession or Sessions, received {type(site).__name__} (Flask: app.wsgi_app)")
+    received = type(site).__name__
+    raise TypeError(f"site: requires a RollSession or Sessions, received {received} (Flask: rollsessions.sessions)")
 
 
 def _header(cookies: str | Mapping[str, Any] | Iterable[Any]) -> str:

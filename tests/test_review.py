@@ -1,0 +1,391 @@
+"""What combinations of operations have shown: identities as JSON has them, ids before the response, passes, errors."""
+
+from __future__ import annotations
+
+import enum
+import gc
+import weakref
+from itertools import product
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from wsgi_rollsession import Ended, Session, SessionConflict, SessionTooLarge
+from wsgi_rollsession.seal import Unsealable, open_lease
+
+from .browser import (
+    Browser,
+    Clock,
+    Fragile,
+    Handler,
+    Steps,
+    another,
+    call,
+    get,
+    logged_in,
+    login,
+    memory,
+    open_browser,
+    put,
+    untouched,
+    who,
+    with_error_page,
+    wrap,
+)
+from .test_staging import LARGE
+
+KEY = "user"
+
+
+class User(str, enum.Enum):
+    """Users who call themselves otherwise than JSON does."""
+
+    ALICE = "alice"
+
+
+class Number(int):
+    """A number that calls itself otherwise than JSON does."""
+
+    def __str__(self) -> str:
+        return "nobody"
+
+
+@pytest.mark.parametrize(("value", "tag"), [(User.ALICE, "user:alice"), (Number(42), "user:42")])
+@pytest.mark.parametrize("saved", [False, True], ids=["", "saved"])
+def test_an_identity_is_what_its_cookie_says(clock: Clock, value: Any, tag: str, saved: bool) -> None:
+    """A subclass of text or of the integers gives the tag of what the next request reads, so ``revoke`` finds it."""
+    browser = open_browser(clock, identity_key=KEY)
+
+    def log_in(session: Session) -> bool:
+        session[KEY] = value
+        if saved:
+            session.save()
+        return tag in session.tags
+
+    assert browser.do(log_in)
+    assert browser.do(lambda session: f"user:{session[KEY]}") == tag
+    browser.application.revoke(tag)  # type: ignore[attr-defined]
+    assert browser.do(lambda session: session.ended) is Ended.REVOKED
+
+
+def about(session: Session) -> Any:
+    """What an application writes into its list of devices."""
+    return session.id, sorted(session.tags), session.ended
+
+
+@pytest.mark.parametrize("before", [None, put("cart", 1), put(KEY, "bob")], ids=["nobody", "a visitor", "bob"])
+@pytest.mark.parametrize(
+    "handler",
+    [
+        put(KEY, "alice"),
+        lambda session: session.regenerate() or session.update(user="alice"),
+        lambda session: session.update(user="alice") or session.regenerate(tags=["device:1"]),
+        lambda session: session.clear() or session.update(user="alice"),
+        lambda session: session.update(user=None, message="bye"),
+        lambda session: session.update(user=None, message="bye") or session.regenerate(),
+    ],
+    ids=["in", "regenerate, in", "in, regenerate", "clear, in", "out", "out, regenerate"],
+)
+def test_what_a_session_says_before_its_response(clock: Clock, before: Handler | None, handler: Handler) -> None:
+    """``id``, ``tags`` and ``ended`` are those of the session that the response carries, whoever logs in or out."""
+    browser = open_browser(clock, identity_key=KEY)
+    if before is not None:
+        browser.do(before)
+    steps = Steps(browser)
+    steps.do(handler)
+    said = about(steps.session)
+    browser.receive(steps.answer())
+    assert about(steps.session) == said
+    found = browser.do(about)
+    assert found[:2] == said[:2]
+    assert (found[2] is None) is (said[2] is None)
+
+
+@pytest.mark.parametrize("before", [None, put("cart", 1)], ids=["nobody", "a visitor"])
+@pytest.mark.parametrize("saves", [0, 1, 2])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_logout_of_nobody_that_regenerates_logs_nobody_in(
+    clock: Clock, before: Handler | None, saves: int, order: int
+) -> None:
+    """``regenerate()`` beside a logout is none of the logins, at the first ``save()`` and at what follows it."""
+    browser = open_browser(clock, identity_key=KEY)
+    if before is not None:
+        browser.do(before)
+
+    def log_out(session: Session) -> Ended | None:
+        asks: list[Handler] = [ASKS["out"], ASKS["regenerate"]]
+        for ask in asks[::order]:
+            ask(session)
+        for _ in range(saves):
+            session.save()
+        return session.ended
+
+    assert browser.do(log_out) is Ended.NEVER
+    assert browser.do(lambda session: (session.ended, session.authenticated_at)) == (Ended.NEVER, None)
+
+
+@pytest.mark.parametrize("tags", [None, ["user:alice"]])
+@pytest.mark.parametrize("saved", [False, True], ids=["", "saved"])
+def test_a_login_that_is_too_large_has_logged_nobody_out(clock: Clock, tags: list[str] | None, saved: bool) -> None:
+    """Cleared, taken out, and begun anew: where that does not fit, nothing has happened, as with any other login."""
+    browser = logged_in(clock, identity_key=KEY)
+    steps = Steps(browser)
+
+    def log_in(session: Session) -> None:
+        session.clear()
+        session.pop(KEY, None)
+        session.regenerate(tags=tags)
+        session["large"] = LARGE
+        if saved:
+            session.save()
+
+    steps.do(log_in)
+    browser.receive(steps.answer())
+    assert isinstance(steps.error, SessionTooLarge)
+    assert browser.do(who) == "alice"
+
+
+@pytest.mark.parametrize("value", [{"id": 1}, [42], True, 1.5], ids=str)
+@pytest.mark.parametrize("somebody", [False, True], ids=["a visitor", "somebody"])
+def test_what_was_stored_before_there_was_an_identity_key(clock: Clock, value: Any, somebody: bool) -> None:
+    """What could not be assigned today can be read, written, logged out, and replaced by a login of another."""
+    browser = open_browser(clock)
+    if somebody:
+        browser.do(lambda session: session.regenerate(tags=["user:1"]))
+    browser.do(lambda session: session.update({KEY: value, "cart": [1]}))
+    browser.application = another(browser, identity_key=KEY)
+    ended = None if somebody else Ended.NEVER
+    assert browser.do(lambda session: (session[KEY], session.ended, session.changed)) == (value, ended, False)
+    browser.do(put("x", 1))
+    assert browser.do(get("x")) == 1
+    for handler, left in ((lambda session: session.pop(KEY), {"cart": [1], "x": 1}), (put(KEY, 1), {KEY: 1})):
+        one, thief = browser.copied(), browser.copied()
+        one.do(handler)
+        assert one.do(lambda session: session.copy()) == left
+        assert thief.do(who) is None
+        browser = open_browser(clock)
+        browser.do(lambda session: session.update({KEY: value, "cart": [1]}))
+        browser.application = another(browser, identity_key=KEY)
+
+
+def test_who_was_there_before_the_identity_key_can_log_in(clock: Clock) -> None:
+    """To assign what an anonymous session holds already is a login: it ends that session, and can be revoked."""
+    browser = open_browser(clock)
+    browser.do(lambda session: session.update(user=42, cart=1))
+    browser.application = another(browser, identity_key=KEY)
+    thief = browser.copied()
+    browser.do(put("x", 1))
+    assert browser.do(lambda session: session.ended) is Ended.NEVER
+    browser.do(put(KEY, 42))
+    assert thief.do(who) is None
+    found = browser.do(lambda session: (session.copy(), session.ended, "user:42" in session.tags))
+    assert found == ({"user": 42, "cart": 1, "x": 1}, None, True)
+
+
+def test_a_revocation_before_the_response_of_an_identity(clock: Clock) -> None:
+    """1. Alice is stored, ``regenerate()``. 2. Her account is disabled. 3. The response: a conflict."""
+    browser = Browser(wrap(clock, revocations=memory(clock), identity_key=KEY), clock)
+
+    def handler(session: Session) -> None:
+        session[KEY] = "alice"
+        session.regenerate(tags=["device:1"])
+        browser.application.revoke("user:alice")  # type: ignore[attr-defined]
+
+    with pytest.raises(SessionConflict, match="revoked before its response"):
+        browser.call(handler)
+    assert browser.do(who) is None
+
+
+@pytest.mark.parametrize("before", [put("cart", 1), put(KEY, "alice")], ids=["a visitor", "alice"])
+def test_a_login_that_was_revoked_leaves_the_session_as_it_was(clock: Clock, before: Handler) -> None:
+    """Bob's account is disabled between his login and its response: the error page goes on with what was there."""
+    browser = Browser(wrap(clock, revocations=memory(clock), identity_key=KEY), clock)
+    clock.advance(100)
+    browser.do(before)
+    data = browser.do(lambda session: session.copy())
+    steps = Steps(browser)
+    steps.do(login("bob"))
+    browser.application.revoke("user:bob")  # type: ignore[attr-defined]
+    with pytest.raises(SessionConflict, match="revoked before its response"):
+        steps.session.save()
+    steps.session.revert()
+    assert steps.session.check()
+    steps.session["message"] = "This account is disabled."
+    browser.receive(steps.answer())
+    assert browser.do(lambda session: session.copy()) == {**data, "message": "This account is disabled."}
+
+
+@pytest.mark.parametrize("staged", [put(KEY, "bob"), put("x", 1), login("bob"), put("x", LARGE)])
+def test_a_503_carries_nothing_of_what_the_application_did_not_finish(clock: Clock, staged: Handler) -> None:
+    """``outage="closed"``: the application raised, so what it had staged is not done, though the store is back."""
+    store = Fragile(memory(clock))
+    browser = Browser(wrap(clock, revocations=store, outage="closed", identity_key=KEY), clock)
+    browser.do(put(KEY, "alice"))
+    before = browser.cookies
+
+    def handler(session: Session) -> None:
+        session["saved"] = 1
+        session.save()
+        staged(session)
+        store.is_down = True
+        try:
+            session.check()
+        finally:
+            store.is_down = False
+
+    assert browser.receive(browser.call(handler)).status.startswith("503")
+    assert browser.cookies.keys() == before.keys()
+    assert browser.do(lambda session: session.copy()) == {KEY: "alice", "saved": 1}
+
+
+@pytest.mark.parametrize("last", ["clear", "invalidate", "forget"])
+def test_a_pass_deletes_what_an_earlier_pass_would_have_deleted(clock: Clock, last: str) -> None:
+    """1. A pass regenerates, and is discarded. 2. The next is back at the first name, and logs out: all is deleted."""
+    browser = logged_in(clock, identity_key=KEY)
+    sessions = browser.application.sessions  # type: ignore[attr-defined]
+    environ: dict[str, Any] = {"HTTP_COOKIE": browser.header()}
+    first = sessions.begin(environ)
+    first.regenerate()
+    sessions.commit(first, "200 OK", [])
+    second = sessions.begin(environ)
+    second.regenerate()
+    second.save()
+    getattr(second, last)()
+    answer = call(browser.application, untouched, "")
+    answer.headers = sessions.commit(second, "200 OK", [])
+    browser.receive(answer)
+    assert list(browser.cookies) == ["__Host-session-slot"]
+
+
+@pytest.mark.parametrize("lease", ["A" * 48, "A", "another session's"])
+def test_a_lease_that_is_none_leaves_no_cycle(clock: Clock, lease: str) -> None:
+    """Nothing of a request with a damaged, or an orphaned, lease waits for the garbage collector."""
+    browser, other = logged_in(clock), logged_in(clock)
+    clock.advance(600)
+    other.do(who)
+    lease = other.cookies["__Host-session-1-lease"] if lease == "another session's" else lease
+    header = f"{browser.header()}; __Host-session-1-lease={lease}"
+    errors = []
+
+    def opening(*arguments: Any) -> Any:
+        try:
+            return open_lease(*arguments)
+        except Unsealable as error:
+            errors.append(weakref.ref(error))
+            raise
+
+    gc.disable()
+    try:
+        with mock.patch("wsgi_rollsession.presented.open_lease", opening):
+            assert browser.call(who, header=header).result == "alice"
+        assert [error() for error in errors] == [None]
+    finally:
+        gc.enable()
+
+
+def append(session: Session) -> None:
+    """A nested change."""
+    session.setdefault("list", []).append(1)
+
+
+#: What a request can ask for.
+ASKS: dict[str, Handler] = {
+    "write": put("x", 1),
+    "nested": append,
+    "regenerate": lambda session: session.regenerate(),
+    "alice's tags": lambda session: session.regenerate(tags=["user:alice"]),
+    "bob's tags": lambda session: session.regenerate(tags=["user:bob"]),
+    "alice": put(KEY, "alice"),
+    "bob": put(KEY, "bob"),
+    "out": lambda session: session.pop(KEY, None),
+    "clear": lambda session: session.clear(),
+}
+HELD: dict[str, Handler | None] = {
+    "nobody": None,
+    "a visitor": put("cart", 1),
+    "alice": login("alice"),
+}
+
+
+def whole(session: Session) -> Any:
+    """All that there is to know of a session, but what differs between two histories."""
+    return session.copy(), session.ended, sorted(session.tags), session.version
+
+
+@pytest.mark.parametrize("identity_key", [None, KEY])
+@pytest.mark.parametrize("before", HELD)
+@pytest.mark.parametrize("first", ASKS)
+def test_every_three_in_one_request(first: str, before: str, identity_key: str | None) -> None:
+    """Whatever is asked for, in any order: a ``save()`` more changes nothing, and what does not fit does nothing."""
+    for then in product(ASKS, repeat=2):
+        asks = [ASKS[each] for each in (first, *then)]
+        outcomes = []
+        for end in (untouched, lambda session: session.save(), put("large", LARGE)):
+            clock = Clock()
+            application = wrap(
+                clock, with_error_page(SessionTooLarge, "500"), revocations=memory(clock), identity_key=identity_key
+            )
+            clock.advance(100)
+            browser = Browser(application, clock)
+            if (begin := HELD[before]) is not None:
+                browser.do(begin)
+            held, thief = browser.copied().do(whole), browser.copied()
+
+            def handler(session: Session, asks: list[Handler] = asks, end: Handler = end) -> Any:
+                for ask in asks:
+                    ask(session)
+                end(session)
+                return session.id, sorted(session.tags), session.ended is None
+
+            answer = browser.receive(browser.call(handler))
+            clock.advance(1)
+            if end is untouched or answer.status.startswith("200"):
+                found = browser.do(lambda session: (session.id, sorted(session.tags), session.ended is None))
+                assert answer.result[2] is found[2], (then, "who is logged in was known before")
+                assert found[:2] == answer.result[:2] or browser.do(whole)[3] == 0, (then, "and by which id")
+                outcomes.append((browser.do(whole), thief.do(whole)))
+            else:
+                assert browser.do(whole) == held, then
+                assert thief.do(whole) == held, then
+        assert len(outcomes) == 2
+        assert outcomes[0] == outcomes[1], then
+
+
+def test_a_login_without_an_identity_is_taken_over_by_nobody_else() -> None:
+    """A login that has tags, and no identity, may be of anybody: whoever is stored over it gets none of its data."""
+    clock = Clock()
+    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser.do(lambda s: (s.regenerate(tags=["user:alice"]), s.update(secret=1)))
+    browser.do(put("user", "bob"))
+    assert browser.do(lambda s: s.copy()) == {"user": "bob"}
+    other = Browser(wrap(clock, identity_key="user"), clock)
+    other.do(lambda s: (s.regenerate(tags=["user:bob"]), s.update(cart=1)))
+    other.do(put("user", "bob"))
+    assert other.do(lambda s: s.copy()) == {"user": "bob", "cart": 1}
+
+
+def test_clear_and_regenerate_is_no_login_of_nobody() -> None:
+    """With an identity key, ``clear()`` and ``regenerate()`` are how some log out."""
+    clock = Clock()
+    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser.do(put("user", "alice"))
+    browser.do(lambda s: (s.clear(), s.regenerate()))
+    assert browser.do(lambda s: s.ended) is not None
+
+
+def test_a_switch_that_does_not_fit_loses_nothing() -> None:
+    """1. Somebody else is stored, and too much. 2. ``save()`` raises. 3. The user before is stored: all is kept."""
+    clock = Clock()
+    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser.do(lambda s: s.update(user="alice", cart=1))
+
+    def handler(session: Session) -> None:
+        session["user"], session["pad"] = "bob", "x" * 5000
+        with pytest.raises(SessionTooLarge):
+            session.save()
+        session["user"] = "alice"
+        del session["pad"]
+
+    browser.do(handler)
+    assert browser.do(lambda s: s.copy()) == {"user": "alice", "cart": 1}
