@@ -504,7 +504,7 @@ def test_the_stamp_is_lost(start: Callable[..., Worker], path: Path, how: str) -
         assert other.call("lookup_now", [C]) == third.call("lookup_now", [C]) == [number]
     report(
         f"the stamp file is {how} under running workers",
-        f"nothing is lost; a running worker may be {PERIOD:g} s behind, once",
+        "nothing is lost; a running worker may be some milliseconds behind, once",
         f"all workers current after {seconds:.1f} s, and at once from then on",
     )
 
