@@ -3,6 +3,7 @@
 #   make demo               the race, in the terminal and then in your browser (ONCE=1: only the terminal; PORT=8000)
 #   make test               the whole suite (ARGS="-k fence" is passed to pytest; the slow marker is in test-slow)
 #   make test-frameworks    the test suites of the frameworks themselves, with this package's sessions
+#   make histories          200,000 random histories against a model, into docs/histories.md
 #   make test-slow lint typecheck coverage clean
 #   PYTHON=/path/to/python  the interpreter to use, if not the first suitable one on PATH
 
@@ -11,7 +12,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 INPUTS := setup.py $(wildcard requirements/*.txt) tests/fetch_redis.py
 
-.PHONY: help demo test test-slow test-frameworks lint format typecheck coverage clean
+.PHONY: help demo test test-slow test-frameworks histories lint format typecheck coverage clean
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
 
@@ -21,6 +22,10 @@ demo: $(VENV)/demo.stamp
 # The environment's bin comes last on PATH: a redis-server of the system is preferred to the fetched one.
 test: $(VENV)/test.stamp
 	PATH="$$PATH:$(CURDIR)/$(VENV)/bin" $(PY) -m pytest -n auto --dist loadfile $(ARGS)
+
+# 200,000 random histories, into the page.
+histories: $(VENV)/test.stamp
+	$(PY) -m tests.histories --count 200000 --processes 2 --seed 1 --out docs/histories.md $(ARGS)
 
 test-slow: $(VENV)/test.stamp
 	$(PY) -m pytest -m slow $(ARGS)

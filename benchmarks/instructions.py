@@ -42,9 +42,10 @@ def cases(name: str, redis_url: str) -> Iterator[tuple[str, Callable[[], None]]]
         yield from floor_functions().items()
         return
     from wsgi_rollsession import presented
-    from wsgi_rollsession.revocation import sqlite
+    from wsgi_rollsession.revocation.sqlite import store
 
-    sqlite.PERIOD = 1e9  # what is done once a second is no part of a request, but under valgrind it would become one
+    # What is done once in a while is no part of a request, but under valgrind it would become one.
+    store.PERIOD = store.LOOK = 1e9
     presented.REMEMBERED = CROWD // 2  # so that fewer visitors than in ``cost`` suffice to have only new cookies
     bench = Bench(contenders()[name], redis_url, (SIZE,), CROWD)
     yield from bench.cases((SIZE,))

@@ -16,7 +16,14 @@ from wsgiref.validate import validator
 import pytest
 from webob import Request
 
-from wsgi_rollsession import ConfigurationError, RollSession, SessionCommitted, SessionTooLarge, StoreUnavailable
+from wsgi_rollsession import (
+    ConfigurationError,
+    RollSession,
+    RollSessionError,
+    SessionCommitted,
+    SessionTooLarge,
+    StoreUnavailable,
+)
 from wsgi_rollsession.middleware import ROLL, SESSION
 from wsgi_rollsession.revocation.fence import EVERYTHING, session_key
 from wsgi_rollsession.session import exchange_of
@@ -560,6 +567,17 @@ def test_mounted_twice(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     assert list(answer.sent()) == ["__Host-outer"]
     assert browser.do(get("a")) == 1
     assert any("mounted inside another" in record.message for record in caplog.records)
+
+
+def test_what_is_mounted_inside_has_no_sessions_to_end(clock: Clock) -> None:
+    """``revoke…`` on a filter that is inside another would end nothing: it raises, and points to the outer one."""
+    inner = wrap(clock, cookie_name="inner")
+    outer = wrap(clock, inner, cookie_name="outer")
+    Browser(outer, clock).do(who)
+    for end in (lambda: inner.revoke("user:alice"), lambda: inner.revoke_session("0" * 32), inner.revoke_everything):
+        with pytest.raises(RollSessionError, match=r"^revoke\w*: .*inside another one.* on the outer one$"):
+            end()
+    outer.revoke("user:alice")
 
 
 def test_two_applications_beside_each_other(clock: Clock) -> None:

@@ -65,7 +65,7 @@ class SQLiteOutage:
         self.url = f"sqlite:///{self.path}"
 
     def begin(self, application: RollSession) -> None:
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-journal"):
             if (path := Path(f"{self.path}{suffix}")).exists():
                 path.rename(f"{path}.away")
         self.path.mkdir()
@@ -73,15 +73,16 @@ class SQLiteOutage:
 
     def end(self, application: RollSession) -> None:
         shutil.rmtree(self.path)
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-journal"):
             if (path := Path(f"{self.path}{suffix}.away")).exists():
                 path.rename(f"{self.path}{suffix}")
         self._notice(application)
 
     @staticmethod
     def _notice(application: RollSession) -> None:
-        # Until its next look at the files, at most a second later, a process rightly goes by what it knows.
-        application.sessions.revocations._check_at = 0.0  # type: ignore[attr-defined]
+        # Until its next look at the files, some milliseconds later, a process rightly goes by what it knows.
+        store: Any = application.sessions.revocations
+        store._current_until = store._check_at = 0.0
 
     def stop(self) -> None:
         pass

@@ -350,3 +350,42 @@ def test_every_three_in_one_request(first: str, before: str, identity_key: str |
                 assert thief.do(whole) == held, then
         assert len(outcomes) == 2
         assert outcomes[0] == outcomes[1], then
+
+
+def test_a_login_without_an_identity_is_taken_over_by_nobody_else() -> None:
+    """A login that has tags, and no identity, may be of anybody: whoever is stored over it gets none of its data."""
+    clock = Clock()
+    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser.do(lambda s: (s.regenerate(tags=["user:alice"]), s.update(secret=1)))
+    browser.do(put("user", "bob"))
+    assert browser.do(lambda s: s.copy()) == {"user": "bob"}
+    other = Browser(wrap(clock, identity_key="user"), clock)
+    other.do(lambda s: (s.regenerate(tags=["user:bob"]), s.update(cart=1)))
+    other.do(put("user", "bob"))
+    assert other.do(lambda s: s.copy()) == {"user": "bob", "cart": 1}
+
+
+def test_clear_and_regenerate_is_no_login_of_nobody() -> None:
+    """With an identity key, ``clear()`` and ``regenerate()`` are how some log out."""
+    clock = Clock()
+    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser.do(put("user", "alice"))
+    browser.do(lambda s: (s.clear(), s.regenerate()))
+    assert browser.do(lambda s: s.ended) is not None
+
+
+def test_a_switch_that_does_not_fit_loses_nothing() -> None:
+    """1. Somebody else is stored, and too much. 2. ``save()`` raises. 3. The user before is stored: all is kept."""
+    clock = Clock()
+    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser.do(lambda s: s.update(user="alice", cart=1))
+
+    def handler(session: Session) -> None:
+        session["user"], session["pad"] = "bob", "x" * 5000
+        with pytest.raises(SessionTooLarge):
+            session.save()
+        session["user"] = "alice"
+        del session["pad"]
+
+    browser.do(handler)
+    assert browser.do(lambda s: s.copy()) == {"user": "alice", "cart": 1}

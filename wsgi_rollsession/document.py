@@ -68,6 +68,14 @@ class Document:
         self._data = {key: value for key, value in data.items() if key in self.assigned}
         self._suspect = True
 
+    def only_assigned(self) -> Document:
+        """As ``keep_assigned``, and this document stays as it is."""
+        other = Document(EMPTY)
+        other._data, other.assigned = dict(self.read()), {*self.assigned}
+        other._suspect, other._nested = True, self._nested
+        other.keep_assigned()
+        return other
+
     def dump(self) -> bytes:
         """The data as JSON: the very object ``raw`` if nothing differs from it.
 

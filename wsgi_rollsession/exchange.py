@@ -209,6 +209,7 @@ class Exchange:
         what = self.regeneration
         begins = what is not None and not (self.leaves and after is None and what.tags is None)
         if self.is_cleared:
+            begins = begins and what is not None and (what.tags is not None or self.site.identity_key is None)
             return Change.LOGGED_IN if begins or after is not None else Change.CLEARED
         if after is None and (before is not None or (self.leaves and self.is_somebody())):
             return Change.LOGGED_OUT
@@ -217,10 +218,16 @@ class Exchange:
                 return Change.LOGGED_IN
             return Change.RENEWED if self.is_renewed() else Change.SWITCHED
         if before != after:
-            was_somebody = before is not None or (self.is_somebody() and self.standing is Standing.LOST)
-            return Change.SWITCHED if was_somebody else Change.LOGGED_IN
+            return Change.SWITCHED if before is not None or self._was_another(after) else Change.LOGGED_IN
         # An anonymous session from before there was an identity key may hold one: it is assigned again, by a login.
         return Change.LOGGED_IN if after is not None and not self.is_somebody() else None
+
+    def _was_another(self, user: str | None) -> bool:
+        """Whether a login without an identity may be of somebody else than *user*, who is stored now."""
+        if self.session is None or not self.is_somebody():
+            return False
+        tags = self.session.record.tags
+        return self.standing is Standing.LOST or (bool(tags) and tag_key(f"user:{user}") not in tags)
 
     def changing(self) -> Document:
         """The data, to be changed.
@@ -294,6 +301,8 @@ class Exchange:
             numbers, unasked = store.last_known(keys), True
         held = dict(zip(keys, numbers, strict=True))
         if session is not None:
+            if session.is_login:
+                token.next_epoch(session.record.version)  # is there one?
             ended = session.expired(at) or policy.refused([held[key] for key in asked], session.limits)
             if ended is not None:
                 self.lose(ended)
@@ -434,8 +443,8 @@ class Exchange:
         sent = Sent(name, value, None if record.flags & TRANSIENT else max((record.ends - now) // 1000, 0))
         size = site.cookies.size(name, value, sent.max_age)
         if size > LIMIT:
-            assert self.document is not None
-            sizes = sorted(((len(encode(item)), key) for key, item in self.document.read().items()), reverse=True)
+            data = Document(record.data).read()
+            sizes = sorted(((len(encode(item)), key) for key, item in data.items()), reverse=True)
             largest = ", ".join(f"{key!r} ({length} bytes)" for length, key in sizes[:3])
             raise SessionTooLarge(
                 f"the session cookie would have {size} bytes and browsers accept {LIMIT};"

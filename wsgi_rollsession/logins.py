@@ -81,7 +81,7 @@ def log_in(exchange: Exchange) -> None:
     session = exchange.following
     is_lost = exchange.standing is Standing.LOST and not exchange.is_cleared
     if is_lost or exchange.change(document.dump()) is Change.SWITCHED:
-        document.keep_assigned()
+        document = document.only_assigned()
     now = exchange.now()
     if session is not None and (ended := session.expired(now)) is not None:
         return _log_in_without(exchange, session, ended)
@@ -108,7 +108,9 @@ def log_in(exchange: Exchange) -> None:
                     return _log_in_without(exchange, session, ended)
             log.warning("a session began while the revocation store was unavailable; what it follows was not ended")
             record = successor.logged_in(site.settings, record.id, tags, what._replace(unasked=True), document.dump())
-            sent, opened, done = exchange.seal(name, record, now, now), site.opened(now, record), True
+            # As if it had been sent at the call: a fence that was raised since, and that nobody could ask for, is kept
+            # for one idle timeout.
+            sent, opened, done = exchange.seal(name, record, what.at, now), site.opened(what.at, record), True
         if not done:
             ended = exchange.find_out(session) if session is not None else None
             if session is None or (ended is None and policy.refused(site.store.lookup_now(opened.keys), opened.limits)):
@@ -126,6 +128,7 @@ def log_in(exchange: Exchange) -> None:
     exchange.advance_slot()
     exchange.settle(sent)
     exchange.become(Presented(name, opened))
+    exchange.document = document
 
 
 def _log_in_without(exchange: Exchange, session: Presented, ended: Ended) -> None:

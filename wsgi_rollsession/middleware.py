@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .caching import Headers
-from .errors import ConfigurationError, StoreUnavailable
+from .errors import ConfigurationError, RollSessionError, StoreUnavailable
 from .session import Session
 from .sessions import ROLL, SESSION, Sessions
 from .settings import Options
@@ -63,16 +63,26 @@ class RollSession:
     # What ends sessions from outside a request
 
     def revoke(self, tag: str, *tags: str) -> None:
-        """See ``Sessions.revoke``."""
+        """See ``Sessions.revoke``. Raises ``RollSessionError`` if this filter is inside another one."""
+        self._require_outer("revoke")
         self.sessions.revoke(tag, *tags)
 
     def revoke_session(self, session_id: str) -> None:
-        """See ``Sessions.revoke_session``."""
+        """See ``Sessions.revoke_session``. Raises ``RollSessionError``, as ``revoke``."""
+        self._require_outer("revoke_session")
         self.sessions.revoke_session(session_id)
 
     def revoke_everything(self) -> None:
-        """See ``Sessions.revoke_everything``."""
+        """See ``Sessions.revoke_everything``. Raises ``RollSessionError``, as ``revoke``."""
+        self._require_outer("revoke_everything")
         self.sessions.revoke_everything()
+
+    def _require_outer(self, method: str) -> None:
+        if self._is_inner:
+            raise RollSessionError(
+                f"{method}: this RollSession is mounted inside another one, whose sessions its application uses; it has"
+                f" none to end. Call {method} on the outer one"
+            )
 
     def close(self) -> None:
         """Release the store's connections and threads."""

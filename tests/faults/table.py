@@ -1,7 +1,9 @@
 """Make docs/faults.md from what the fault tests saw:
 
-ROLLSESSION_FAULT_REPORT=faults.jsonl python -m pytest tests/faults tests/revocation/test_sqlite_faults.py -m ""
+ROLLSESSION_FAULT_REPORT=faults.jsonl python -m pytest tests/faults tests/revocation -m ""
 python -m tests.faults.table faults.jsonl docs/faults.md
+
+The sections of stores that the file says nothing about stay as they are.
 """
 
 from __future__ import annotations
@@ -28,9 +30,16 @@ Sessions that were "refused at the end" had to log in again: the price of a loss
 def main(source: Path, target: Path) -> None:
     lines = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     latest = {(line["store"], line["fault"]): line for line in lines}
-    usual, *others = [name for name, _ in Counter(line["server"] for line in lines if "server" in line).most_common()]
-    parts = [INTRODUCTION.format(server=usual)]
-    for store in sorted({line["store"] for line in latest.values()}):
+    before, *kept = target.read_text(encoding="utf-8").split("\n## ") if target.exists() else [""]
+    sections = {section.partition("\n")[0]: section for section in kept}
+    usual, *others = [
+        name for name, _ in Counter(line["server"] for line in lines if "server" in line).most_common()
+    ] or [None]
+    parts = [before if usual is None else INTRODUCTION.format(server=usual)]
+    for store in sorted(sections | {line["store"]: "" for line in latest.values()}):
+        if store not in {line["store"] for line in latest.values()}:
+            parts.append(f"\n## {sections[store].rstrip()}\n")
+            continue
         parts.append(f"\n## {store}\n\n| fault | promise | observed |\n|---|---|---|\n")
         rows = [line for line in latest.values() if line["store"] == store]
         for row in sorted(rows, key=lambda row: row["fault"]):

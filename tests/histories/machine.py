@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from random import Random
 from typing import Any, NamedTuple
 
 from wsgi_rollsession import RollSession, SessionConflict, SessionTooLarge, StoreUnavailable
@@ -30,7 +29,7 @@ from .model import (
 )
 from .world import NAME, NAMES, SLOT, SLOTS, Browser, Call, Cookie, LeaseCookie, Process, World
 
-#: A step: what happens, and to what. Numbers of requests that do not exist are passed over, so any step can be left out.
+#: A step: what happens, and to what. Requests that do not exist are passed over, so any step can be left out.
 Step = tuple[Any, ...]
 USERS = ("alice", "bob")
 #: Acts that end no login.
@@ -694,8 +693,6 @@ class Machine:
         start, now, act = self.model.event, self.world.clock.wall, visit.act()
         error = self.perform(request, lambda session: session.save(), pause)
         if error is not None:
-            if act == "login" and (visit.standing == "lost" or visit.change() == "switch"):
-                visit.keep_assigned()
             self.after_error(request, error, act)
             self.ambiguous(request)
             return
@@ -993,7 +990,7 @@ class Machine:
             strays = [self.world.leases[value].lease.life for _, value in request.pairs if value in self.world.leases]
             if base is not None and any(each is not base.copy.life for each in strays):
                 return  # the lease of a login in parallel is a hint that this one is not due yet
-            if base is None or request.visit is not None and request.visit.standing != "held":
+            if base is None or (request.visit is not None and request.visit.standing != "held"):
                 return
             fine = (
                 self.judge(request, base, now, event) is None

@@ -88,7 +88,7 @@ class Copy(NamedTuple):
     authenticated: int
     fail_open: bool
     tags: frozenset[str]
-    #: By tag, and for everything: the last event that it knew when it began; less 1 and negative if nobody could be asked.
+    #: By tag, and for everything: the last event that it knew when it began; negative if nobody could be asked.
     passed: dict[str, int]
     data: dict[str, Any]
 
@@ -278,7 +278,7 @@ class Visit:
 
     def user(self) -> str | None:
         """For whom something is stored now."""
-        before, after = self.identities
+        after = self.identities[1]
         if after is not None:
             return after
         if self.regeneration is not None and self.regeneration.tags:
@@ -340,6 +340,7 @@ class Visit:
         what = self.regeneration
         begins = what is not None and not (self.leaves and after is None and what.tags is None)
         if self.cleared:
+            begins = begins and what is not None and (what.tags is not None or not self.identity)
             return "login" if begins or after is not None else "logout"
         if after is None and (before is not None or (self.leaves and self.is_somebody)):
             return "logout"
@@ -349,6 +350,9 @@ class Visit:
             return "renew" if self.is_renewed else "switch"
         if before != after:
             is_switch = before is not None or (self.is_somebody and self.standing == "lost")
+            if self.is_somebody and self.base is not None:  # without an identity: its tags tell whose it is
+                tags = self.base.copy.tags
+                is_switch = is_switch or (bool(tags) and f"user:{after}" not in tags)
             return "switch" if is_switch else "login"
         return "same" if [*self.data.items()] == [*self.stored.items()] else "write"  # JSON has an order
 

@@ -5,8 +5,8 @@ text is not found any more is an error, and has to follow the code.
 """
 
 from __future__ import annotations
-
 import __future__
+
 import inspect
 import re
 import sys
@@ -48,7 +48,7 @@ def edit(target: Any, *changes: tuple[str, str]) -> Double:
             source = source.replace(old, new)
         source = re.sub(r"\A(@.*\n)+", "", source)
         namespace = dict(function.__globals__)
-        exec(  # noqa: S102 - our own code
+        exec(
             compile(source, f"<mutant of {function.__qualname__}>", "exec", __future__.annotations.compiler_flag),
             namespace,
         )

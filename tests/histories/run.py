@@ -66,16 +66,14 @@ def tabulated(counts: Counter[str], failures: Sequence[tuple[str, str]], seed: i
         "",
         "<!-- Made by: " + command + " -->",
         "",
-        "Each history is what browsers, thieves, processes, clocks, operators and a network do with one site: some dozens"
-        " of steps,",
-        "made up by `tests/histories/generate.py`. Each is carried out with the filter as it is, over one revocation set,"
-        " and held",
-        "against a model that knows no cookies (`tests/histories/model.py`): at every load, at every response, at its"
-        " arrival, and by a",
-        "thief who has kept every cookie that was ever sealed.",
+        "Each history is what browsers, thieves, processes, clocks, operators and a network do with one site: some",
+        "dozens of steps, made up by `tests/histories/generate.py`. Each is carried out with the filter as it is,",
+        "over one revocation set, and held against a model that knows no cookies (`tests/histories/model.py`): at",
+        "every load, at every response, at its arrival, and by a thief who has kept every cookie that was ever sealed.",
         "",
-        f"{counts['histories']:,} histories (seed {seed}), {counts['requests']:,} requests, {counts['checks']:,} checks:"
-        f" **{len(failures)} broke an invariant**.",
+        f"{counts['histories']:,} histories (seed {seed}), {counts['requests']:,} requests,",
+        f"{counts['checks']:,} checks:",
+        f"**{len(failures)} broke an invariant**.",
         "",
     ]
     for title, column, table in (

@@ -1,4 +1,4 @@
-"""Everything around the filter: clocks, browsers, processes and their wires to the store, and what cookies there are."""
+"""Everything around the filter: clocks, browsers, processes and their wires to the store, and the cookies there are."""
 
 from __future__ import annotations
 

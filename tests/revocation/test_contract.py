@@ -11,8 +11,10 @@ from unittest import mock
 
 import pytest
 
-from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store, sqlite_file
+from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.local_set import LocalSet
+from wsgi_rollsession.revocation.memory import MemoryRevocations
+from wsgi_rollsession.revocation.sqlite import database
 from wsgi_rollsession.testing.stores import HOUR_MS, KeptUntil, RevocationContract, SharedRevocationContract
 
 
@@ -31,7 +33,7 @@ def kept_in_sqlite(store: Any, key: bytes) -> float:
 class TestMemory(RevocationContract):
     @pytest.fixture
     def open_store(self) -> Callable[[StoreOptions], Revocations]:
-        return lambda options: open_store("memory://", options)
+        return MemoryRevocations
 
     @pytest.fixture
     def kept_until(self) -> KeptUntil:
@@ -62,19 +64,19 @@ def the_last_lifetime_counts(self: LocalSet, rows: Iterable[tuple[bytes, int, in
 
 
 _load = LocalSet.load
-_RAISE = sqlite_file._RAISE
+_RAISE = database._RAISE
 LIFETIMES = [
     (TestMemory.test_a_raise_renews_the_lifetime, LocalSet, "load", renews_only_what_grows),
     (TestMemory.test_a_raise_never_shortens_a_lifetime, LocalSet, "load", the_last_lifetime_counts),
     (
         TestSQLite.test_a_raise_renews_the_lifetime,
-        sqlite_file,
+        database,
         "_RAISE",
         _RAISE.replace("max(:raised, coalesce(max(raised), 0))", "coalesce(max(raised), :raised)"),
     ),
     (
         TestSQLite.test_a_raise_never_shortens_a_lifetime,
-        sqlite_file,
+        database,
         "_RAISE",
         _RAISE.replace("max(:raised, coalesce(max(raised), 0))", ":raised"),
     ),
@@ -84,10 +86,10 @@ LIFETIMES = [
 @pytest.mark.parametrize(("test", "owner", "name", "double"), LIFETIMES)
 def test_mutants_of_the_lifetime(test: Any, owner: Any, name: str, double: Any, tmp_path: Path) -> None:
     """A store that merges numbers but not lifetimes by the larger fails the contract."""
-    url, kept = f"sqlite:///{tmp_path}/mutant.db", kept_in_sqlite
-    if owner is LocalSet:
-        url, kept = "memory://", kept_in_memory
+    options, kept = StoreOptions(HOUR_MS), kept_in_memory if owner is LocalSet else kept_in_sqlite
+    url = f"sqlite:///{tmp_path}/mutant.db"
     assert getattr(owner, name) != double
-    with mock.patch.object(owner, name, double), contextlib.closing(open_store(url, StoreOptions(HOUR_MS))) as store:
-        with pytest.raises(AssertionError):
+    with mock.patch.object(owner, name, double):
+        store: Any = MemoryRevocations(options) if owner is LocalSet else open_store(url, options)
+        with contextlib.closing(store), pytest.raises(AssertionError):
             test(None, store, kept)

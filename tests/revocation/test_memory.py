@@ -35,8 +35,42 @@ def test_wrong_urls(url: str) -> None:
     assert repr(url) in str(caught.value)
 
 
-def test_two_stores_are_two_sets() -> None:
-    """Each store has a set of its own."""
+@pytest.fixture
+def no_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in this process has opened ``memory://`` yet."""
+    monkeypatch.setattr(MemoryRevocations, "_of_process", None)
+
+
+@pytest.mark.usefixtures("no_set")
+def test_one_set_a_process() -> None:
+    """Two filters with ``memory://`` in one process have one set, and it outlives each of them."""
+    one = open_store("memory://", StoreOptions(HOUR_MS))
+    one.fence([A], ENDED)
+    one.close()
+    other = open_store("memory:", StoreOptions(HOUR_MS))
+    assert other.lookup_now([A]) == [ENDED]
+    other.fence([B], ENDED)
+    assert one.lookup_now([B]) == [ENDED]
+
+
+@pytest.mark.usefixtures("no_set")
+def test_the_longest_lifetime_of_a_process() -> None:
+    """Whoever opens the set: a fence is kept for the longest lifetime."""
+    for lifetime, longest in ((2, 2), (1, 2), (3, 3)):
+        assert open_store("memory://", StoreOptions(lifetime * HOUR_MS)).status()["lifetime"] == longest * 3600
+
+
+@pytest.mark.usefixtures("no_set")
+@pytest.mark.parametrize("policies", [(True, True), (True, False), (False, True), (True, False, True)])
+def test_amnesia_is_accepted_by_all_or_none(policies: tuple[bool, ...]) -> None:
+    """If one of the filters refuses what was created before the process began, the set does."""
+    stores = [open_store("memory://", StoreOptions(HOUR_MS, accept_amnesia)) for accept_amnesia in policies]
+    for store in stores:
+        assert (store.lookup_now([EVERYTHING]) == [0]) is all(policies)
+
+
+def test_made_by_hand_it_is_a_set_of_its_own() -> None:
+    """A store that a test makes by itself shares nothing."""
     one, other = MemoryRevocations(StoreOptions(HOUR_MS)), MemoryRevocations(StoreOptions(HOUR_MS))
     one.fence([A], ENDED)
     assert other.lookup_now([A]) == [0]

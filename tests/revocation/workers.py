@@ -34,10 +34,10 @@ def _serve(url: str, options: dict[str, Any], orders: Connection) -> None:
         try:
             if name == "die_before_stamp":  # at the next raise, after its commit
                 store.lookup([])
-                store._stamp.write = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+                store._files.generation.settle = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
                 result = None
             elif name == "limit_files":  # no file grows beyond its present size: the disk is full
-                limit = os.path.getsize(f"{store._path}-wal")
+                limit = os.path.getsize(store._path)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
                 result = None
             elif name == "unlimit_files":

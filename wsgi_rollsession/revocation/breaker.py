@@ -14,6 +14,10 @@ log = logging.getLogger("wsgi_rollsession")
 T = TypeVar("T")
 
 
+class Busy(StoreUnavailable):
+    """So many wanted to be served that this one was not in time. That is no failure of the store."""
+
+
 class Breaker:
     """Wraps the calls of one store that can fail, and logs each transition once.
 
@@ -43,6 +47,8 @@ class Breaker:
                 self._retry_at = now + self._pause  # this thread tries; the others fail until it has succeeded
         try:
             result = function(*args)
+        except Busy:
+            raise
         except StoreUnavailable as error:
             self._failed(error)
             raise

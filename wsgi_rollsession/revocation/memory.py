@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import ConfigurationError
 from . import StoreOptions
@@ -21,14 +21,18 @@ from .fence import EVERYTHING, exceed
 from .forks import ForkSafeLock
 from .local_set import LocalSet
 
+_first = ForkSafeLock()
+
 
 class MemoryRevocations:
     """The protocol over a ``LocalSet``. A fork gets a copy of its own, so this must not serve several processes.
 
-    Every start begins with an empty set: sessions created before it are refused, unless ``accept_amnesia``.
+    ``memory://`` is one set a process, whoever opens it; each object made otherwise is a set of its own. Every start
+    begins with an empty set: sessions created before it are refused, unless ``accept_amnesia``.
     """
 
     shared = False
+    _of_process: ClassVar[MemoryRevocations | None] = None
 
     def __init__(
         self,
@@ -62,7 +66,23 @@ class MemoryRevocations:
         """
         if url not in ("memory:", "memory://"):
             raise ConfigurationError(f"revocations: requires just memory://, received {url!r}")
-        return cls(options)
+        with _first:
+            opened = MemoryRevocations._of_process
+            if opened is None:
+                opened = MemoryRevocations._of_process = cls(options)
+            else:
+                opened._open_again(options)
+            return opened
+
+    def _open_again(self, options: StoreOptions) -> None:
+        """Go by the longest lifetime, and refuse what was created before this set began, unless all accept it."""
+        with self._lock:
+            before = self._options
+            accept_amnesia = before.accept_amnesia and options.accept_amnesia
+            self._options = StoreOptions(max(before.lifetime_ms, options.lifetime_ms), accept_amnesia)
+            self._local.lifetime_ms = self._options.lifetime_ms
+            if before.accept_amnesia and not accept_amnesia:
+                self._refuse_until(self._genesis_ms)
 
     @classmethod
     def by_clock(cls, options: StoreOptions, clock: Callable[[], float]) -> MemoryRevocations:
