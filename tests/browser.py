@@ -351,6 +351,9 @@ class Fragile:
         #: The authoritative question of this number, from 0, fails; and if *does_it*, has been done all the same.
         self.fails_at: int | None = None
         self.does_it = False
+        #: What happens before the authoritative question of a number, and after it.
+        self.before: dict[int, Callable[[], object]] = {}
+        self.after: dict[int, Callable[[], object]] = {}
 
     def __getattr__(self, name: str) -> Any:
         answer = getattr(self._store, name)
@@ -358,13 +361,15 @@ class Fragile:
             return answer
 
         def ask(*arguments: Any) -> Any:
-            fails = self.is_down
-            if name in self._AUTHORITATIVE:
-                fails = fails or len(self.asked) == self.fails_at
+            number = len(self.asked) if name in self._AUTHORITATIVE else -1
+            if number >= 0:
                 self.asked.append(name)
+                self.before.pop(number, bool)()
+            fails = self.is_down or number == self.fails_at
             if fails and not (self.does_it and not self.is_down):
                 raise StoreUnavailable("the test says so")
             result = answer(*arguments)
+            self.after.pop(number, bool)()
             if fails:
                 raise StoreUnavailable("the test says so, after it was done")
             return result

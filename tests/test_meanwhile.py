@@ -1,0 +1,127 @@
+"""What happens while a process waits for the store, or is suspended: smallest cases of what random histories found."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsgi_rollsession import Session, SessionConflict
+
+from .browser import Browser, Clock, Fragile, Steps, call, get, login, logout, memory, open_browser, put, who, wrap
+
+KEY = "user"
+
+
+def opened(clock: Clock, **options: object) -> tuple[Browser, Fragile]:
+    """A browser before an application whose store can be watched, and that store."""
+    store = Fragile(memory(clock, 90_000))
+    clock.advance(10)
+    return Browser(wrap(clock, revocations=store, **options), clock), store
+
+
+def test_a_new_tag_that_was_revoked_since_the_call_leaves_the_session_as_it_was(clock: Clock) -> None:
+    """``regenerate()`` with a tag that is revoked before the response is not kept, and nobody is logged out by it."""
+    browser, _ = opened(clock, identity_key=KEY)
+    browser.do(put(KEY, "alice"))
+    request = Steps(browser)
+    request.do(lambda session: session.regenerate(tags=["user:alice", "admin"]))
+    filter_of_browser = browser.application
+    filter_of_browser.sessions.revoke("admin")  # type: ignore[attr-defined]
+    browser.receive(request.answer())
+    assert browser.do(who) == "alice"
+
+
+@pytest.mark.parametrize("outage", ["degrade", "open"])
+def test_a_login_in_an_outage_takes_nothing_over_that_is_known_to_be_over(clock: Clock, outage: str) -> None:
+    """What this process knows of the anonymous session counts: data of one that was ended do not live on in a login."""
+    browser, store = opened(clock, outage=outage)
+    browser.do(put("cart", "book"))
+    request = Steps(browser)
+    request.do(login("alice"))
+    browser.call(logout)
+    store.is_down = True
+    browser.receive(request.answer())
+    assert browser.do(dict) == {"user": "alice"}
+
+
+def test_revoke_others_ends_what_began_while_it_waited(clock: Clock) -> None:
+    """A process that is suspended before its raise is confirmed does not miss who logged in meanwhile."""
+    browser, store = opened(clock)
+    browser.do(login("alice"))
+    other = Browser(browser.application, clock)
+
+    def suspended() -> None:
+        clock.advance(20)
+        other.do(login("alice"))
+
+    store.before[len(store.asked) + 1] = suspended  # the second question is the raise
+    browser.do(lambda session: session.revoke_others("user:alice"))
+    assert (browser.do(who), other.do(who)) == ("alice", None)
+
+
+@pytest.mark.parametrize("ends", [lambda session: session.invalidate(), lambda session: session.clear()])
+def test_passes_of_one_environ_take_one_pair_of_slots(clock: Clock, ends: object) -> None:
+    """A pass that logs in takes the pair that a logout in the pass before has taken."""
+    passes = [ends, login("bob")]
+
+    def application(environ: dict[str, object], start_response: object) -> list[bytes]:
+        passes.pop(0)(environ["wsgi_rollsession.session"])  # type: ignore[operator]
+        start_response("200 OK", [])  # type: ignore[operator]
+        return [b""]
+
+    browser = open_browser(clock)
+    browser.do(login("alice"))
+    twice = wrap(clock, application, revocations=browser.application.sessions.revocations)  # type: ignore[attr-defined]
+
+    def retried(environ: dict[str, object], start_response: object) -> object:
+        list(twice(environ, lambda *given: None))
+        return twice(environ, start_response)  # type: ignore[arg-type]
+
+    browser.receive(call(retried, get("x"), browser.header()))  # type: ignore[arg-type]
+    assert [name for name in browser.cookies if not name.endswith(("-slot", "-lease"))] == ["__Host-session-2"]
+    assert browser.cookies["__Host-session-slot"] == "2"
+
+
+def test_a_clock_that_was_ahead_for_a_moment_hides_nobody(clock: Clock) -> None:
+    """What a store has seen of the clock when somebody logged in counts, though it went back before it was asked."""
+    browser, _ = opened(clock)
+    clock.step(30)
+    browser.do(login("alice"))
+    clock.step(-5)
+    browser.application.sessions.revoke("user:alice")  # type: ignore[attr-defined]
+    assert browser.do(who) is None
+
+
+def test_a_clock_that_was_ahead_for_a_moment_hides_nobody_from_revoke_others(clock: Clock) -> None:
+    """As above, where the session that ends the others makes the number."""
+    browser, _ = opened(clock)
+    other = Browser(browser.application, clock)
+    clock.step(30)
+    other.do(login("alice"))
+    clock.step(-5)
+    browser.do(login("alice"))
+    browser.do(lambda session: session.revoke_others("user:alice"))
+    assert (browser.do(who), other.do(who)) == ("alice", None)
+
+
+def test_regenerate_that_was_a_part_of_a_logout_is_over_with_it(clock: Clock) -> None:
+    """``pop()`` where nobody is found, ``regenerate()``, ``save()``: the response begins no login."""
+    browser, _ = opened(clock, identity_key=KEY)
+
+    def handler(session: Session) -> None:
+        session.pop(KEY, None)
+        session.regenerate()
+        session.save()
+
+    browser.do(handler)
+    assert [name for name in browser.cookies if not name.endswith("-slot")] == []
+
+
+def test_a_login_that_was_suspended_for_longer_than_it_lives_is_none(clock: Clock) -> None:
+    """A revocation after the call may have been forgotten by the time of the answer: nothing is sent."""
+    browser, store = opened(clock, idle_timeout=100)
+    request = Steps(browser)
+    request.do(login("alice"))
+    store.before[len(store.asked)] = lambda: clock.advance(100)
+    browser.receive(request.answer())
+    assert isinstance(request.error, SessionConflict)
+    assert browser.do(who) is None
