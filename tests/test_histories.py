@@ -6,10 +6,27 @@ from collections import Counter
 
 import pytest
 
+from .histories.mutants import MUTANTS, hunt
 from .histories.run import carry_out, explained
 
 #: Seeds that are fixed: a suite that is red on some days only helps nobody.
 SHARES = [(seed, 0, 50) for seed in range(1, 9)]
+#: Mutants that few histories notice, and how many that takes. Of the others it is some hundred at most.
+RARE = {
+    "a pass run again takes another pair": 200_000,
+}
+#: Those that are looked at in every run: each is noticed soon.
+QUICK = (
+    "one row of slots: an epoch takes the slot of the one before",
+    "reads delete what is dead",
+    "a logout ends only what is alive",
+    "data are carried to another user",
+    "regenerate() ends the session at its call",
+    "a pass run again forgets what the one before has committed",
+    "a roll does not ask the fences",
+    "regenerate() makes a new id, and fences the old one's copies",
+    "degrade rolls unchecked",
+)
 
 
 @pytest.mark.parametrize("share", SHARES, ids=lambda share: str(share[0]))
@@ -36,3 +53,25 @@ def test_histories_meet_what_matters() -> None:
         "cookies that a thief tried",
     ):
         assert counts[f"met: {situation}"] > 5, situation
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutants_follow_the_code(mutant: object) -> None:
+    """What a mutant breaks is there."""
+    with mutant.alive():  # type: ignore[attr-defined]
+        pass
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_histories_notice(name: str) -> None:
+    """A rule that is broken is noticed by some history."""
+    index = next(index for index, mutant in enumerate(MUTANTS) if mutant.name == name)
+    assert hunt(1, 400, index).histories is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("index", range(len(MUTANTS)), ids=lambda index: MUTANTS[index].name)
+def test_histories_notice_every_rule_that_is_broken(index: int) -> None:
+    """Each rule is needed: without it, some history breaks an invariant."""
+    assert hunt(1, RARE.get(MUTANTS[index].name, 20_000), index).histories is not None
