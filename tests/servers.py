@@ -497,7 +497,6 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
 
 def kept_in_redis(store: Any, key: bytes) -> float:
     """Until when a store's server keeps a fence, by its clock, in milliseconds."""
-    shards = store._shards
-    (shard,) = shards.group([key], everywhere=False)
-    ((until,), _) = shards.link.exchange(shard, [("PEXPIRETIME", shards.names[shard].base + key)], retry=True)
+    (shard,) = store._shards.group([key], everywhere=False)
+    (until,) = shard.ask([("PEXPIRETIME", shard.names.base + key)], time.monotonic() + 5)
     return float(until)
