@@ -99,6 +99,7 @@ class Shard:
         self._state: Sequence[bytes | None] = ()
         self._run_id = b""
         self._losses = 0  # how many were noticed
+        self._judged = 0  # how often the data were judged
         self._gate = threading.Lock()
         self._pid = os.getpid()
 
@@ -106,13 +107,15 @@ class Shard:
         """The numbers of *keys*, in one round trip."""
         base = self.names.base
         question = (b"MGET", *self.names.state, *[base + key for key in keys])
-        if monotonic() < self._pulse_at:
-            (reply,), channel = self._link.exchange(self.index, [question], until, retry=True)
-            found = _values(reply)
-            if not self.is_as_it_was(found[:3], channel.server):
-                found = self._take_pulse(question, until)
-        else:
-            found = self._take_pulse(question, until)
+        found = None
+        while found is None:
+            judged = self._judged
+            if monotonic() < self._pulse_at:
+                (reply,), channel = self._link.exchange(self.index, [question], until, retry=True)
+                found = _values(reply)
+                if self.is_as_it_was(found[:3], channel.server):
+                    break
+            found = self._take_pulse(question, until, judged)
         everything = self.epoch.everything
         return [
             everything if key == EVERYTHING else int(number or 0) for key, number in zip(keys, found[3:], strict=True)
@@ -124,7 +127,7 @@ class Shard:
 
     def pulse(self, until: float) -> None:
         """Ask who the server is, and see to it that its data are, or are said not to be, what they were."""
-        self._take_pulse((b"MGET", *self.names.state), until)
+        self._take_pulse((b"MGET", *self.names.state), until, self._judged)
 
     def pulse_if_due(self, until: float) -> None:
         if monotonic() >= self._pulse_at:
@@ -161,20 +164,24 @@ class Shard:
 
     # Judging
 
-    def _take_pulse(self, question: Command, until: float) -> list[bytes | None]:
+    def _take_pulse(self, question: Command, until: float, judged: int) -> list[bytes | None] | None:
         """Ask *question*, an MGET of the state and more, and who answers, and judge it; one thread after the other.
 
         What is judged was asked with nobody else judging. So what one thread has just set right is no news to another.
+        None if one has done so since there were *judged*: it is to be asked anew.
         """
         self._pulse_at = monotonic() + PULSE  # the others go on meanwhile
         try:
             with self._alone(until):
+                if self._judged != judged:
+                    return None
                 commands = [*self._whole.admission.questions, (b"TIME",), question]
                 replies, channel = self._link.exchange(self.index, commands, until, retry=True)
                 *identity, now, reply = replies
                 found = _values(reply)
                 server = channel.server = self._whole.admission.admit(identity)
                 self._judge(found[:3], server, now, until)
+                self._judged += 1
                 return found
         except BaseException as error:
             self._pulse_at = 0.0
