@@ -536,6 +536,19 @@ def running(server: Any) -> Iterator[Any]:
         server.stop()
 
 
+def documented_acl(mode: str, *more: str) -> list[str]:
+    """The ``ACL SETUSER`` command that docs/operating-redis.md prints for *mode*: direct, follow or cluster."""
+    text = (Path(__file__).parents[1] / "docs" / "operating-redis.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("ACL SETUSER rollsession")]
+    line = dict(zip(("direct", "follow", "cluster"), lines, strict=True))[mode]
+    return [*line.replace("a-long-random-password", "hunter2").split(), *more]
+
+
+def as_user(url: str) -> str:
+    """*url* with the name and password of ``documented_acl``."""
+    return url.replace("://", "://rollsession:hunter2@", 1)
+
+
 @pytest.fixture(scope="module")
 def redis_server() -> Iterator[RedisServer]:
     """A standalone server for the tests of one module, which must not leave it broken."""

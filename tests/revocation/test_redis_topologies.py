@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from tests.servers import ClusterGroup, SentinelGroup, kept_in_redis, running, wait_until
+from tests.servers import ClusterGroup, SentinelGroup, as_user, documented_acl, kept_in_redis, running, wait_until
 from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
@@ -106,6 +106,43 @@ class TestClusterFollowContract(SharedRevocationContract):
     @pytest.fixture
     def kept_until(self) -> KeptUntil:
         return kept_in_redis
+
+
+class TestRestrictedClusterContract(SharedRevocationContract):
+    """A cluster's nodes, whose user has the rights that docs/operating-redis.md prints, keep the contract, followed."""
+
+    @pytest.fixture
+    def open_store(self, cluster: ClusterGroup, cluster_url: str) -> Iterator[Callable[[StoreOptions], Revocations]]:
+        for server in cluster.primaries:
+            server.command(*documented_acl("cluster", "+xlen", "+pexpiretime"))
+        yield lambda options: open_store(as_user(cluster_url) + "?follow=1", options)
+        for server in cluster.primaries:
+            server.command("ACL", "DELUSER", "rollsession")
+
+    @pytest.fixture
+    def kept_until(self) -> KeptUntil:
+        return kept_in_redis
+
+
+def test_restricted_users_of_sentinels(sentinels: SentinelGroup, sentinel_url: str, opened: Opener) -> None:
+    """With the documented rights, at the servers and at the Sentinels, a store finds the primary and has its replicas
+    confirm."""
+    for server in sentinels.servers:
+        server.command(*documented_acl("follow", "+wait"))
+    for sentinel in sentinels.sentinels:
+        sentinel.command("ACL", "SETUSER", "watcher", "ON", ">hunter3", "-@all", "+sentinel|master")
+    try:
+        url = as_user(sentinel_url) + "?sentinel_username=watcher&sentinel_password=hunter3&wait=2&follow=1"
+        store, session = opened(url), key()
+        store.fence([session], ENDED)
+        store.lookup([session])
+        wait_until(lambda: time.monotonic() < store._follower.fresh_until)
+        assert list(store.lookup([session])) == [ENDED]
+    finally:
+        for server in sentinels.servers:
+            server.command("ACL", "DELUSER", "rollsession")
+        for sentinel in sentinels.sentinels:
+            sentinel.command("ACL", "DELUSER", "watcher")
 
 
 def test_one_sentinel_is_enough(sentinels: SentinelGroup, sentinel_url: str, opened: Opener) -> None:

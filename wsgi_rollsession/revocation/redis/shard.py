@@ -86,6 +86,7 @@ class Shard:
     def __init__(self, index: int, name: str, whole: Shards) -> None:
         self.index = index
         self.names = Names.of(whole.address.prefix, index)
+        self.name = name
         self.breaker = Breaker(name)
         self.epoch = Epoch(
             whole.options.lifetime_ms,
@@ -220,37 +221,51 @@ class Shard:
         if loss is not None:
             self._notice(loss)
         try:
-            number, word = self._carry_out(steps, sighting, text or b"", until)
-        except (*FAILURES, Refused) as error:
+            number, word, refused = self._carry_out(steps, sighting, text or b"", until)
+        except (*FAILURES, Refused):
             self._state = ()
             if loss is not None:
                 self._apply_loss()
-            if loss is not None or self.epoch.owed or not isinstance(error, Refused):
-                raise
-            # Only bookkeeping was refused (by a full memory, say): what was read is good, and the next one tries again.
-            number, word = sighting.everything or 0, record.word if record else b""
+            raise
         self._learn(lambda: self.epoch.accept(number, word))
-        self._state = state
+        # Otherwise it is another one now, and what was read is what it must not be again: emptied, say.
+        self._state = state if len(steps) == refused else ()
         self._run_id = server.run_id
 
-    def _carry_out(self, steps: Sequence[Step], seen: Sighting, text: bytes, until: float) -> tuple[int, bytes]:
-        """Do *steps*. Returns the server's everything-fence and the word of its record, as they are then."""
+    def _carry_out(self, steps: Sequence[Step], seen: Sighting, text: bytes, until: float) -> tuple[int, bytes, int]:
+        """Do *steps*. Returns the server's everything-fence and the word of its record, as they are then, and how many
+        steps were refused."""
+        refused = 0
         number, word = seen.everything or 0, seen.record.word if seen.record else b""
+        lost = self.epoch.owed or any(step.act is Act.DISTRUST for step in steps)
         for step in steps:
-            match step.act:
-                case Act.ANNOUNCE:
-                    number = int(self._run(HELLO, (), until=until)[0])
-                case Act.ADOPT:
-                    wanted = bytes(self.epoch.record_for(seen))
-                    value, _, more, _ = self._run(ADOPT, (), text, wanted, step.number, until=until)
-                    number, word = int(value), Record.parse(more[0]).word
-                case Act.CLOCK if not self._whole.options.accept_amnesia:
-                    number = self._genesis()
-                    self._run(FENCE, (EVERYTHING,), number, until=until)
-                case Act.RESTORE if number < step.number:
-                    number = step.number
-                    self._run(FENCE, (EVERYTHING,), number, until=until)
-        return number, word
+            try:
+                match step.act:
+                    case Act.ANNOUNCE:
+                        number = int(self._run(HELLO, (), until=until)[0])
+                    case Act.ADOPT:
+                        wanted = bytes(self.epoch.record_for(seen))
+                        value, _, more, _ = self._run(ADOPT, (), text, wanted, step.number, until=until)
+                        number, word = int(value), Record.parse(more[0]).word
+                    case Act.CLOCK if not self._whole.options.accept_amnesia:
+                        number = self._genesis()
+                        self._run(FENCE, (EVERYTHING,), number, until=until)
+                    case Act.RESTORE if number < step.number:
+                        self._run(FENCE, (EVERYTHING,), step.number, until=until)
+                        number = step.number
+            except Refused:
+                refused += 1
+                # By a full memory, say. Where that is bookkeeping, what was read is good, and the next one tries again.
+                match step.act:
+                    case Act.ANNOUNCE if seen.everything is not None:
+                        pass
+                    case Act.ADOPT if not step.number:
+                        pass
+                    case Act.RESTORE if not lost:
+                        pass
+                    case _:
+                        raise
+        return number, word, refused
 
     def _writes_before_it_answers(self, until: float) -> bool:
         """Whether the server is known to answer a write only when it is on its disk."""
@@ -280,13 +295,8 @@ class Shard:
         self._losses += 1
         accepted = self._whole.options.accept_amnesia
         what = "accepted nevertheless (amnesia=accept)" if accepted else "refused"
-        store = f"the clock of revocation store {self._whole.address}" if loss.act is Act.CLOCK else ""
-        log.error(
-            "%s %s: sessions created before now are %s",
-            store or f"revocation store {self._whole.address}",
-            loss.why,
-            what,
-        )
+        whose = "the clock of " if loss.act is Act.CLOCK else ""
+        log.error("%srevocation store %s %s: sessions created before now are %s", whose, self.name, loss.why, what)
 
     def _say_steps_back(self) -> None:
         seconds, self.epoch.clock.host_stepped_back = self.epoch.clock.host_stepped_back, 0.0
