@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import queue
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
@@ -37,7 +37,7 @@ class Node:
 
     def _renew(self) -> None:
         self._idle = []  # after a fork the sockets belong to the parent
-        self._permits: SimpleQueue[None] = SimpleQueue()
+        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(self._limit):
             self._permits.put(None)
         self._pid = os.getpid()
@@ -49,7 +49,7 @@ class Node:
         permits = self._permits
         try:
             permits.get(timeout=max(0.0, until - monotonic()))
-        except Empty:
+        except queue.Empty:
             raise redis.TimeoutError(f"all {self._limit} connections are in use (max_connections=)") from None
         try:
             return self._exchange(commands, until, retry)
