@@ -17,7 +17,7 @@ from tests.browser import call
 from tests.faults.load import Login, new_worker
 from tests.servers import Proxy, RedisServer, running
 from wsgi_rollsession.errors import StoreUnavailable
-from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
+from wsgi_rollsession.revocation.redis.address import CONNECT_TIMEOUT, REPLY_TIMEOUT
 
 
 class Phase:

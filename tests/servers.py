@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import importlib.util
 import os
+import selectors
 import shutil
 import signal
 import socket
@@ -386,12 +387,19 @@ class Proxy:
         stalled: while true, bytes are held back in both directions; connections stay open.
         refusing: while true, new connections are closed at once.
         cut_replies_after: if set, a connection is cut after so many bytes of replies, once.
+        delay: seconds for which each piece is held back, in each direction.
+        drip: if set, replies go out byte by byte, so many seconds apart.
+        keeps: connections of clients outlive those to the server, to which it connects again.
         tls: speaks TLS on the near side.
     """
 
-    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None, keeps: bool = False) -> None:
         self.target = port
         self._tls = tls
+        self._keeps = keeps
+        self.delay = 0.0
+        self.drip = 0.0
+        self._forgotten: set[socket.socket] = set()
         self.stalled = False
         self.refusing = False
         self.cut_replies_after: int | None = None
@@ -411,6 +419,10 @@ class Proxy:
         for one in list(self._pairs):
             _reset(one)
             self._pairs.discard(one)
+
+    def forget(self) -> None:
+        """As a firewall does: what is open now stays so on both sides, and carries nothing any more."""
+        self._forgotten |= self._pairs
 
     def stop(self) -> None:
         self._closed = True
@@ -439,6 +451,9 @@ class Proxy:
             if self.refusing:  # since a moment ago; cut() may have missed it
                 self.cut()
                 continue
+            if self._keeps:
+                threading.Thread(target=self._keep, args=(near, far), daemon=True).start()
+                continue
             threading.Thread(target=self._pump, args=(near, far, False), daemon=True).start()
             threading.Thread(target=self._pump, args=(far, near, True), daemon=True).start()
 
@@ -447,6 +462,14 @@ class Proxy:
             while data := source.recv(65536):
                 while self.stalled and not self._closed:
                     time.sleep(0.005)
+                if source in self._forgotten:
+                    continue
+                time.sleep(self.delay)
+                if replies and self.drip:
+                    for number in range(len(data)):
+                        sink.sendall(data[number : number + 1])
+                        time.sleep(self.drip)
+                    continue
                 if replies and self.cut_replies_after is not None:
                     sink.sendall(data[: self.cut_replies_after])
                     self.cut_replies_after = None
@@ -455,6 +478,46 @@ class Proxy:
         for one in (source, sink):
             _reset(one)
             self._pairs.discard(one)
+
+    def _keep(self, near: socket.socket, far: socket.socket) -> None:
+        """Carry between *near* and the server, and connect to the server again whenever it has gone."""
+        with (
+            contextlib.suppress(OSError),
+            near,
+            selectors.DefaultSelector() as selector,
+            contextlib.ExitStack() as ends,
+        ):
+            ends.callback(lambda: _reset(far))
+            selector.register(near, selectors.EVENT_READ)
+            selector.register(far, selectors.EVENT_READ)
+            unanswered = b""
+            while not self._closed:
+                for key, _ in selector.select(0.2):
+                    data = b""
+                    with contextlib.suppress(ConnectionError):
+                        data = key.fileobj.recv(65536)  # type: ignore[union-attr]
+                    if key.fileobj is near:
+                        if not data:
+                            return
+                        unanswered = data
+                        with contextlib.suppress(OSError):
+                            far.sendall(data)
+                    elif data:
+                        unanswered = b""
+                        near.sendall(data)
+                    else:
+                        selector.unregister(far)
+                        _reset(far)
+                        far = wait_until(self._connect, 30, "the server is back")
+                        self._pairs.add(far)
+                        selector.register(far, selectors.EVENT_READ)
+                        if unanswered:
+                            far.sendall(unanswered)
+
+    def _connect(self) -> socket.socket | None:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((HOST, self.target), 5)
+        return None
 
 
 def _reset(one: socket.socket) -> None:
@@ -471,6 +534,19 @@ def running(server: Any) -> Iterator[Any]:
         yield server
     finally:
         server.stop()
+
+
+def documented_acl(mode: str, *more: str) -> list[str]:
+    """The ``ACL SETUSER`` command that docs/operating-redis.md prints for *mode*: direct, follow or cluster."""
+    text = (Path(__file__).parents[1] / "docs" / "operating-redis.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("ACL SETUSER rollsession")]
+    line = dict(zip(("direct", "follow", "cluster"), lines, strict=True))[mode]
+    return [*line.replace("a-long-random-password", "hunter2").split(), *more]
+
+
+def as_user(url: str) -> str:
+    """*url* with the name and password of ``documented_acl``."""
+    return url.replace("://", "://rollsession:hunter2@", 1)
 
 
 @pytest.fixture(scope="module")
@@ -497,7 +573,6 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
 
 def kept_in_redis(store: Any, key: bytes) -> float:
     """Until when a store's server keeps a fence, by its clock, in milliseconds."""
-    shards = store._shards
-    (shard,) = shards.group([key], everywhere=False)
-    ((until,), _) = shards.link.exchange(shard, [("PEXPIRETIME", shards.names[shard].base + key)], retry=True)
+    (shard,) = store._shards.group([key], everywhere=False)
+    (until,) = shard.ask([("PEXPIRETIME", shard.names.base + key)], time.monotonic() + 5)
     return float(until)

@@ -20,7 +20,7 @@ from tests.browser import KEY, Answer, call
 from tests.servers import wait_until
 from wsgi_rollsession import RollSession, Session
 from wsgi_rollsession.errors import SessionConflict, StoreUnavailable
-from wsgi_rollsession.revocation.redis_url import RedisAddress, parse
+from wsgi_rollsession.revocation.redis.address import RedisAddress, parse
 
 #: What a busy machine may add to a bound that is measured, in seconds.
 SLACK = 0.5

@@ -15,13 +15,13 @@ from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
-from wsgi_rollsession.revocation.redis_link import PRIMARY_CHECK
-from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
+from wsgi_rollsession.revocation.redis.address import CALL_TIMEOUT
+from wsgi_rollsession.revocation.redis.sentinel import PRIMARY_CHECK
 
 STORE = "Redis, Sentinel (a primary, two replicas, three Sentinels)"
 KEPT = "with wait={}, no confirmed logout is forgotten; nobody else is logged out"
-#: A call may look for the primary at each of three Sentinels; a request makes three calls; and a busy machine.
-BOUND = 3 * 4 * (CONNECT_TIMEOUT + REPLY_TIMEOUT) + 2.0
+#: A request makes three calls; and a busy machine.
+BOUND = 3 * CALL_TIMEOUT + 2.0
 #: Seconds for which a primary that was replaced may be believed: the Sentinels are asked once a second, and tell each
 #: other within another one.
 BELIEVED = PRIMARY_CHECK + 1.0

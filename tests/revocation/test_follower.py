@@ -15,7 +15,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -88,21 +87,6 @@ def test_reads_cost_no_command_and_rolls_one(follow: Follow, redis_url: str, red
     assert not {name for name in counts if name.startswith("eval")}
 
 
-def test_contact_was_when_it_asked(follow: Follow, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer says what the server knew when it was asked; by the time it is taken, there may be another server."""
-    store = follow(redis_url)
-    shards, (stream,) = store._shards, store._follower._streams
-    everything, asked = shards.everything, []
-
-    def noting(*args: Any) -> int:
-        asked.append(args[-1] == stream.asked_at)
-        return everything(*args)
-
-    monkeypatch.setattr(shards, "everything", noting)
-    wait_until(lambda: len(asked) > 1)
-    assert all(asked)
-
-
 def test_it_begins_with_everything_that_is_there(follow: Follow, redis_url: str, writer: RedisRevocations) -> None:
     """The log is the set: a new process knows all fences before it answers from its local set."""
     sessions = [key() for _ in range(2_500)]
@@ -114,7 +98,7 @@ def test_it_begins_with_everything_that_is_there(follow: Follow, redis_url: str,
 
 
 def test_it_starts_with_the_first_question(follow: Follow, redis_url: str, redis_server: RedisServer) -> None:
-    """Opening a store connects nothing and starts no thread; the first load asks the server itself."""
+    """Opening a store asks once, keeps no connection and starts no thread; the first load asks the server itself."""
     before = threads()
     session = key()
     store = follow(redis_url, start=False)

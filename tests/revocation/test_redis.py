@@ -20,18 +20,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.servers import Proxy, RedisServer, kept_in_redis, running, wait_until
+from tests.servers import Proxy, RedisServer, as_user, documented_acl, kept_in_redis, running, wait_until
 from wsgi_rollsession.errors import ConfigurationError, StoreUnavailable
-from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store, redis_link
+from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, revoked_before
 from wsgi_rollsession.revocation.redis import RedisRevocations
-from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT, parse
+from wsgi_rollsession.revocation.redis.address import CALL_TIMEOUT, parse
+from wsgi_rollsession.revocation.redis.sentinel import SentinelLink
 from wsgi_rollsession.testing.stores import KeptUntil, SharedRevocationContract
 
 HOUR = StoreOptions(lifetime_ms=3_600_000)
 #: The documented bound, and what a busy machine may add to it.
-BOUND = CONNECT_TIMEOUT + REPLY_TIMEOUT + 2.0
+BOUND = CALL_TIMEOUT + 2.0
 
 Opener = Callable[..., RedisRevocations]
 
@@ -290,6 +291,20 @@ def test_a_flush_between_two_questions_is_a_genesis(opened: Opener, redis_url: s
     assert redis_server.command("GET", b"rollsession:{0}:" + EVERYTHING) == str(genesis).encode()
 
 
+def test_a_flush_right_after_the_first_question_is_noticed(
+    opened: Opener, redis_url: str, redis_server: RedisServer
+) -> None:
+    """Emptied, the store is as it was when it was first found; but it must not be so again."""
+    store = opened(redis_url)
+    redis_server.command("FLUSHALL")
+    assert store.lookup_now([EVERYTHING])[0] > 0
+    assert redis_server.command("EXISTS", b"rollsession:{0}:" + EVERYTHING)
+    store.fence([session := key()], ENDED)
+    redis_server.command("FLUSHALL")
+    (genesis,) = store.lookup_now([EVERYTHING])
+    assert list(opened(redis_url).lookup_now([EVERYTHING, session])) == [genesis, 0]
+
+
 def test_prefixes_are_separate_sets(opened: Opener, redis_url: str) -> None:
     """Two applications share a server by prefix=, and see nothing of each other."""
     session = key()
@@ -315,7 +330,7 @@ def test_a_server_that_evicts_is_refused(
             store.fence([key()], ENDED)
         assert store.status()["maxmemory_policy"] == policy
         said = [r for r in caplog.records if "drops fences" in r.getMessage() and r.levelno == logging.ERROR]
-        assert 1 <= len(said) <= 3  # once by each store, and once as the reason of the outage
+        assert 1 <= len(said) <= 3  # by the one at its start and as the reason of the outage, by the other once
     finally:
         redis_server.command("CONFIG", "SET", "maxmemory", "0")
         redis_server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
@@ -337,41 +352,106 @@ def test_status_tells_what_an_operator_asks(opened: Opener, redis_url: str) -> N
     assert status["followers"] == {}
 
 
-def test_a_restricted_user_is_enough(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
-    """The ACL of docs/operating-redis.md is enough for everything, follow mode and status included."""
-    text = (Path(__file__).parents[2] / "docs" / "operating-redis.md").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("ACL SETUSER rollsession")]
-    redis_server.command(*line.replace("a-long-random-password", "hunter2").split())
-    try:
-        url = redis_url.replace("redis://", "redis://rollsession:hunter2@")
-        store, session = opened(url + "?follow=1"), key()
-        store.fence([session], ENDED)
-        store.fence_now([key()])
-        store.compare_and_raise([(key(), 0)], [(key(), 1)])
-        assert list(store.lookup_now([session])) == [ENDED]
-        wait_until(lambda: time.monotonic() < store._follower.fresh_until or store.lookup([session]) is None)
-        wait_until(lambda: store.status()["followers"])
-        assert store.status()["memory_bytes"] > 0
-    finally:
-        redis_server.command("ACL", "DELUSER", "rollsession")
+@pytest.fixture
+def restricted(redis_server: RedisServer) -> Iterator[Callable[..., None]]:
+    """Makes the user of docs/operating-redis.md, with more or fewer rights, and takes it away after the test."""
+
+    def make(mode: str, *more: str) -> None:
+        redis_server.command(*documented_acl(mode, *more))
+
+    yield make
+    redis_server.command("ACL", "DELUSER", "rollsession")
 
 
-def test_without_info_it_works_and_says_so(
-    opened: Opener, redis_url: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+def test_a_restricted_user_may_ask_for_the_status(
+    opened: Opener, redis_url: str, redis_server: RedisServer, restricted: Callable[..., None]
 ) -> None:
-    """Where the user may not call INFO and ROLE, the store works, and says what could not be checked."""
-    redis_server.command("ACL", "SETUSER", "blind", *"ON >hunter2 ~* &* +@all -info -role".split())
-    try:
-        store, session = opened(redis_url.replace("redis://", "redis://blind:hunter2@")), key()
+    """The ACL of docs/operating-redis.md is enough for follow mode, and with what it names beside it for status."""
+    restricted("follow", "+xlen", "+xrevrange", "+hgetall", "+memory|usage")
+    store, session = opened(as_user(redis_url) + "?follow=1"), key()
+    store.fence([session], ENDED)
+    store.lookup([session])
+    wait_until(lambda: time.monotonic() < store._follower.fresh_until)
+    wait_until(lambda: store.status()["followers"])
+    assert store.status()["memory_bytes"] > 0
+    refused = [entry["object"] for entry in redis_server.client().acl_log()]
+    assert not refused
+
+
+#: What the store works without. Without each of the others it is unavailable.
+OPTIONAL = {"+role", "+info", "+config|get", "+hset", "+hdel", "+hgetall"}
+
+
+@pytest.mark.parametrize("word", [word for word in documented_acl("follow") if word.startswith("+")])
+def test_no_right_is_superfluous(
+    opened: Opener, redis_url: str, redis_server: RedisServer, restricted: Callable[..., None], word: str
+) -> None:
+    """Without any one of its rights the store does not work, or lacks what the documentation says."""
+    redis_server.command("HSET", "rollsession:{0}:followers", "gone", '{"at": 0}')  # a process that has ended
+    restricted("follow", "-" + word[1:].partition("|")[0])
+    redis_server.command("ACL", "LOG", "RESET")
+    store = opened(as_user(redis_url) + "?follow=1")
+    failed = 0
+    for act in (
+        lambda: store.fence([key()], ENDED),
+        lambda: store.lookup_now([key()]),
+        lambda: store.fence([key()], 1),
+    ):
+        try:
+            act()
+        except StoreUnavailable:
+            failed += 1
+    store.lookup([EVERYTHING]) if not failed else None
+    if word == "+config|get":
+        return  # asked after a restart only: test_a_restart_is_trusted_where_writes_are_on_disk
+    if word == "+eval":
+        redis_server.command("SCRIPT", "FLUSH")
+        with pytest.raises(StoreUnavailable):
+            store.fence([key()], ENDED)
+        return
+    wait_until(lambda: redis_server.client().acl_log() or failed, what=f"{word} is asked for")
+    if word in OPTIONAL:
+        wait_until(lambda: is_fresh(store), what="it follows")
+        assert not failed
+    elif word == "+xread":
+        time.sleep(1.0)
+        assert not is_fresh(store)
+        assert not failed
+    else:
+        assert failed
+
+
+def is_fresh(store: RedisRevocations) -> bool:
+    return store._follower is not None and time.monotonic() < store._follower.fresh_until
+
+
+@pytest.mark.parametrize("how", ["forbidden", "unknown"])
+@pytest.mark.parametrize("commands", ["INFO", "ROLE", "CONFIG", "MEMORY", "INFO ROLE CONFIG MEMORY"])
+def test_what_it_works_without(opened: Opener, how: str, commands: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Commands that the user may not call, or that the server does not know, are done without; INFO is said, once."""
+    options: dict[str, Any] = {}
+    if how == "unknown":
+        options["rename_command"] = "\nrename-command ".join(f'{command} ""' for command in commands.split())
+    else:
+        options["user"] = "default on nopass ~* &* +@all " + " ".join(f"-{word.lower()}" for word in commands.split())
+    with running(RedisServer(**options)) as server:
+        store, follower, session = opened(server.url), opened(server.url + "?follow=1"), key()
         store.fence([session], ENDED)
         for _ in range(3):
             assert list(store.lookup_now([session])) == [ENDED]
-        follower = opened(redis_url.replace("redis://", "redis://blind:hunter2@") + "?follow=1")
+            time.sleep(0.5)
+        assert not store.compare_and_raise([(session, 0)], [(session, 1)])
         follower.lookup([EVERYTHING])
-        wait_until(lambda: list(follower.last_known([session])) == [ENDED])
-    finally:
-        redis_server.command("ACL", "DELUSER", "blind")
-    assert "does not permit INFO" in caplog.text
+        wait_until(lambda: is_fresh(follower) and list(follower.last_known([session])) == [ENDED])
+        assert store.status()["fences"] >= 1
+        (before,) = store.lookup_now([EVERYTHING])
+        time.sleep(2.1)
+        server.command("FLUSHALL")
+        wait_until(lambda: store.lookup_now([EVERYTHING])[0] > before)
+        wait_until(lambda: follower.last_known([EVERYTHING])[0] > before)
+    said = [record.getMessage() for record in caplog.records if "does not permit INFO" in record.getMessage()]
+    assert len(said) == (2 if "INFO" in commands else 0)  # once by each store
+    assert "is unavailable" not in caplog.text
 
 
 def test_wrong_password_is_an_outage(opened: Opener, redis_url: str, redis_server: RedisServer) -> None:
@@ -658,6 +738,23 @@ class TestFollowContract(SharedRevocationContract):
         return kept_in_redis
 
 
+class TestContractOfARestrictedUser(SharedRevocationContract):
+    """With the rights that docs/operating-redis.md prints, and no more, the contract is kept."""
+
+    @pytest.fixture(params=["direct", "follow"])
+    def open_store(
+        self, request: pytest.FixtureRequest, redis_url: str, restricted: Callable[..., None]
+    ) -> Callable[[StoreOptions], Revocations]:
+        restricted(request.param, "+xlen")  # for the status
+        url = as_user(redis_url) + ("?follow=1" if request.param == "follow" else "")
+        return lambda options: open_store(url, options)
+
+    @pytest.fixture
+    def kept_until(self, restricted: Callable[..., None]) -> KeptUntil:
+        restricted("follow", "+xlen", "+pexpiretime")
+        return kept_in_redis
+
+
 @pytest.mark.parametrize(
     ("options", "trusted"),
     [
@@ -685,7 +782,7 @@ def test_a_restart_while_an_answer_was_waiting(opened: Opener, monkeypatch: pyte
     with running(RedisServer(appendonly="yes", appendfsync="everysec")) as server:
         store = opened(server.url)
         (genesis,) = store.lookup_now([EVERYTHING])
-        link = store._shards.link
+        link: Any = store._shards.link
         exchange = link.exchange
 
         def held_up(*args: Any, **options: Any) -> Any:
@@ -702,25 +799,24 @@ def test_a_restart_while_an_answer_was_waiting(opened: Opener, monkeypatch: pyte
 
 
 def test_threads_that_ask_sentinels_lose_none() -> None:
-    """Whichever Sentinel answers comes to the front, and all of them stay, however many threads ask at once."""
+    """A Sentinel that fails is asked last from now on, and all of them stay, however many threads ask at once."""
     barrier = threading.Barrier(2)
 
     class Asked:
         def __init__(self, name: str) -> None:
             self.name = name
 
-        def sentinel_masters(self, **_: Any) -> Any:
-            barrier.wait(10)
+        def exchange(self, *_: Any, **__: Any) -> Any:
             if self.name == "down":
+                barrier.wait(10)
                 raise redis.ConnectionError("down")
-            address = {"ip": "127.0.0.1", "port": 1, "is_master": True, "is_sdown": False, "is_odown": False}
-            return {"mymaster": {**address, "num-other-sentinels": 2}}
+            return [[b"ip", b"127.0.0.1", b"port", b"1", b"flags", b"master"]], None
 
-    sentinel = redis_link._sentinel([("127.0.0.1", 1)] * 3)
-    sentinel.sentinels = [Asked("down"), Asked("b"), Asked("c")]
-    threads = [threading.Thread(target=redis_link._find_primary, args=(sentinel, "mymaster")) for _ in range(2)]
+    link: Any = SentinelLink(parse("redis+sentinel://127.0.0.1:1/mymaster"), lambda channel, until: None)
+    link._sentinels = [Asked("down"), Asked("b"), Asked("c")]
+    threads = [threading.Thread(target=link.find, args=(time.monotonic() + 10,)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert sorted(each.name for each in sentinel.sentinels) == ["b", "c", "down"]
+    assert [each.name for each in link._sentinels] == ["b", "c", "down"]

@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from tests.servers import ClusterGroup, SentinelGroup, kept_in_redis, running, wait_until
+from tests.servers import ClusterGroup, SentinelGroup, as_user, documented_acl, kept_in_redis, running, wait_until
 from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
-from wsgi_rollsession.revocation.redis_cluster import CLUSTER_SHARDS
-from wsgi_rollsession.revocation.redis_link import PRIMARY_CHECK
-from wsgi_rollsession.revocation.redis_url import CONNECT_TIMEOUT, REPLY_TIMEOUT
+from wsgi_rollsession.revocation.redis.address import CALL_TIMEOUT
+from wsgi_rollsession.revocation.redis.cluster import CLUSTER_SHARDS
+from wsgi_rollsession.revocation.redis.sentinel import PRIMARY_CHECK, SENTINEL_TIMEOUT
 from wsgi_rollsession.testing.stores import KeptUntil, SharedRevocationContract
 
 Opener = Callable[[str], RedisRevocations]
@@ -108,6 +108,43 @@ class TestClusterFollowContract(SharedRevocationContract):
         return kept_in_redis
 
 
+class TestRestrictedClusterContract(SharedRevocationContract):
+    """A cluster's nodes, whose user has the rights that docs/operating-redis.md prints, keep the contract, followed."""
+
+    @pytest.fixture
+    def open_store(self, cluster: ClusterGroup, cluster_url: str) -> Iterator[Callable[[StoreOptions], Revocations]]:
+        for server in cluster.primaries:
+            server.command(*documented_acl("cluster", "+xlen", "+pexpiretime"))
+        yield lambda options: open_store(as_user(cluster_url) + "?follow=1", options)
+        for server in cluster.primaries:
+            server.command("ACL", "DELUSER", "rollsession")
+
+    @pytest.fixture
+    def kept_until(self) -> KeptUntil:
+        return kept_in_redis
+
+
+def test_restricted_users_of_sentinels(sentinels: SentinelGroup, sentinel_url: str, opened: Opener) -> None:
+    """With the documented rights, at the servers and at the Sentinels, a store finds the primary and has its replicas
+    confirm."""
+    for server in sentinels.servers:
+        server.command(*documented_acl("follow", "+wait"))
+    for sentinel in sentinels.sentinels:
+        sentinel.command("ACL", "SETUSER", "watcher", "ON", ">hunter3", "-@all", "+sentinel|master")
+    try:
+        url = as_user(sentinel_url) + "?sentinel_username=watcher&sentinel_password=hunter3&wait=2&follow=1"
+        store, session = opened(url), key()
+        store.fence([session], ENDED)
+        store.lookup([session])
+        wait_until(lambda: time.monotonic() < store._follower.fresh_until)
+        assert list(store.lookup([session])) == [ENDED]
+    finally:
+        for server in sentinels.servers:
+            server.command("ACL", "DELUSER", "rollsession")
+        for sentinel in sentinels.sentinels:
+            sentinel.command("ACL", "DELUSER", "watcher")
+
+
 def test_one_sentinel_is_enough(sentinels: SentinelGroup, sentinel_url: str, opened: Opener) -> None:
     """Sentinels that are away are passed over, within the time bound."""
     hosts, _, service = sentinel_url.removeprefix("redis+sentinel://").partition("/")
@@ -120,7 +157,7 @@ def test_one_sentinel_is_enough(sentinels: SentinelGroup, sentinel_url: str, ope
 
 
 def test_sentinels_that_hang_are_asked_seldom(sentinels: SentinelGroup, sentinel_url: str, opened: Opener) -> None:
-    """A connected process goes on without Sentinels: one call waits for them, and for a while the next ones do not."""
+    """A connected process goes on without Sentinels: a call now and then waits for them, for a part of its time."""
     store = opened(sentinel_url)
     store.lookup_now([EVERYTHING])
     for sentinel in sentinels.sentinels:
@@ -128,12 +165,12 @@ def test_sentinels_that_hang_are_asked_seldom(sentinels: SentinelGroup, sentinel
     try:
         time.sleep(PRIMARY_CHECK)
         took = []
-        while sum(took) < len(sentinels.sentinels) * REPLY_TIMEOUT + PRIMARY_CHECK + 2.0:
+        while sum(took) < 4.0:
             begun = time.monotonic()
             store.fence([key()], ENDED)
             took.append(time.monotonic() - begun)
-        assert max(took) < len(sentinels.sentinels) * (CONNECT_TIMEOUT + REPLY_TIMEOUT) + 2.0
-        assert sum(each > REPLY_TIMEOUT for each in took) == 1
+        assert max(took) < CALL_TIMEOUT + 2.0
+        assert 1 <= sum(each > 0.9 * SENTINEL_TIMEOUT for each in took) <= 3
     finally:
         for sentinel in sentinels.sentinels:
             sentinel.resume()
@@ -241,7 +278,7 @@ def test_nodes_that_hang_hold_the_first_call_no_longer(nodes: int, opened: Opene
         begun = time.monotonic()
         with pytest.raises(StoreUnavailable):
             store.lookup_now([EVERYTHING, key()])
-        assert time.monotonic() - begun < nodes * (CONNECT_TIMEOUT + REPLY_TIMEOUT) + 2.0
+        assert time.monotonic() - begun < CALL_TIMEOUT + 1.0
 
 
 def test_every_shard_is_told_the_lifetime(cluster: ClusterGroup, cluster_url: str, opened: Opener) -> None:

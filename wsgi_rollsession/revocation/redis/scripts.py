@@ -1,14 +1,14 @@
 """What happens inside Redis when a fence is raised: one Lua script each, which writes fence and log entry together.
 
-KEYS: the everything-fence, the lifetime, the log, and then the script's own (``redis_shards.Names``): what it raises.
+KEYS: the everything-fence, the lifetime, the log, and then the script's own (``shard.Names``): what it raises.
 """
 
 from __future__ import annotations
 
 from hashlib import sha1
 
-from .clock import CLOCK_STEP_MS, RUN_AHEAD_S
-from .fence import CLOCK_SKEW_MS, ENDED
+from ..clock import CLOCK_STEP_MS, RUN_AHEAD_S
+from ..fence import CLOCK_SKEW_MS, ENDED
 
 # ARGV: the lifetime; 1 to accept amnesia; the least number of a genesis; the caller's clock, because sessions are
 # created by that of a process, and the server's may be behind it; and then the script's own.
@@ -43,33 +43,41 @@ local function genesis(known)
   local number = math.max(revoked_before() + {RUN_AHEAD_S + 1}, known)
   return math.min(number + 1 - number % 2, {ENDED})
 end
+local begun = false
 if redis.call('EXISTS', everything) == 0 then
   raise(everything, ARGV[2] == '1' and 0 or genesis(tonumber(ARGV[3])))
+  begun = redis.call('GET', everything)
 end
 """
 
 
 class Script:
-    """A script's text and its name for EVALSHA. Each returns the server's time in milliseconds, and one value."""
+    """A script's text and its name for EVALSHA.
+
+    Each returns the server's time in milliseconds, one value, and the genesis, if it found none and wrote it.
+    """
 
     def __init__(self, body: str) -> None:
         self.text = (_PREAMBLE + body).encode()
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
 
 
-HELLO = Script("return {now, redis.call('GET', everything)}")
-# Another server process has the data. If it may have lost some, the everything-fence goes up.
+HELLO = Script("return {now, redis.call('GET', everything), begun}")
+# Another server process has the data. If it may have lost some, the everything-fence goes up: once, for whoever comes
+# second finds another record. Returns the record that is there now, too.
 ADOPT = Script("""
 local server = lifetime:sub(1, -9) .. 'server'
 if (redis.call('GET', server) or '') == ARGV[5] then
   redis.call('SET', server, ARGV[6])
-  if ARGV[7] == '1' then raise(everything, genesis(redis.call('GET', everything) + 1)) end
+  if ARGV[7] == '1' and not begun then
+    raise(everything, genesis(math.max(redis.call('GET', everything) + 1, tonumber(ARGV[3]))))
+  end
 end
-return {now, redis.call('GET', everything)}
+return {now, redis.call('GET', everything), begun, redis.call('GET', server)}
 """)
 FENCE = Script("""
 for i = 4, #KEYS do raise(KEYS[i], tonumber(ARGV[5])) end
-return {now, ARGV[5]}
+return {now, ARGV[5], begun}
 """)
 # As ``clock.next_revoked_before``; 0 stands for None. ARGV[5]: what another shard has got.
 FENCE_NOW = Script(f"""
@@ -81,17 +89,17 @@ for i = 4, #KEYS do
 end
 number = number + number % 2 * even
 local ahead = number - clock
-if ahead > {RUN_AHEAD_S} and ahead <= {2 * RUN_AHEAD_S} then return {{now, '0'}} end
+if ahead > {RUN_AHEAD_S} and ahead <= {2 * RUN_AHEAD_S} then return {{now, '0', begun}} end
 number = math.min(number, {ENDED})
 for i = 4, #KEYS do raise(KEYS[i], number) end
-return {{now, whole(number)}}
+return {{now, whole(number), begun}}
 """)
 # ARGV[5]: how many of the keys, and of the numbers that follow, are limits; the rest is raised.
 COMPARE_AND_RAISE = Script("""
 local last = 3 + tonumber(ARGV[5])
 for i = 4, last do
-  if tonumber(redis.call('GET', KEYS[i]) or 0) > tonumber(ARGV[2 + i]) then return {now, '0'} end
+  if tonumber(redis.call('GET', KEYS[i]) or 0) > tonumber(ARGV[2 + i]) then return {now, '0', begun} end
 end
 for i = last + 1, #KEYS do raise(KEYS[i], tonumber(ARGV[2 + i])) end
-return {now, '1'}
+return {now, '1', begun}
 """)

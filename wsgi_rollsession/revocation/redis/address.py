@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ..errors import ConfigurationError
+from ...errors import ConfigurationError
 
-#: Seconds to wait for a connection, and for each reply. A server that does not answer at all holds a caller for
-#: at most the sum of the two; a dead Sentinel or cluster node adds as much each while a primary is looked for.
+#: Seconds to wait for a connection, and for a reply.
 CONNECT_TIMEOUT = 0.25
 REPLY_TIMEOUT = 0.5
+#: Seconds that a call takes at most, whatever it does: looking for the primary, waiting for a connection of its own,
+#: connecting, asking several shards, asking again.
+CALL_TIMEOUT = CONNECT_TIMEOUT + REPLY_TIMEOUT
 
 #: The longest ``max_staleness``: a fence's lifetime has room for what a load may be behind (settings.py).
 LONGEST_STALENESS = 5.0
@@ -48,6 +50,8 @@ class RedisAddress:
     #: Replicas that must have a fence before its raising returns.
     wait: int = 0
     accept_eviction: bool = False
+    #: Connections of this process to one server; that of follow mode is one more.
+    max_connections: int = 50
 
     def __str__(self) -> str:
         where = self.path or ",".join(f"{host}:{port}" for host, port in self.hosts)
@@ -113,6 +117,8 @@ def _with_options(fields: dict[str, Any], credentials: str, options: list[tuple[
                 fields[name] = _whole(name, value)
             case "wait":
                 fields[name] = _whole(name, value)
+            case "max_connections":
+                fields[name] = _whole(name, value, least=1)
             case "max_staleness":
                 fields[name] = _seconds(name, value)
             case "eviction":
@@ -155,9 +161,10 @@ def _hosts(netloc: str, default_port: int, *, several: bool) -> tuple[tuple[str,
     return tuple(found)
 
 
-def _whole(name: str, value: str) -> int:
-    if not value.isdecimal():
-        raise ConfigurationError(f"revocations: {name} requires a whole number, received {value!r}")
+def _whole(name: str, value: str, least: int = 0) -> int:
+    if not value.isdecimal() or int(value) < least:
+        at_least = f" of at least {least}" if least else ""
+        raise ConfigurationError(f"revocations: {name} requires a whole number{at_least}, received {value!r}")
     return int(value)
 
 

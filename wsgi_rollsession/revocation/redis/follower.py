@@ -25,15 +25,16 @@ from time import monotonic
 from typing import Any
 
 import redis
-from redis.exceptions import AskError, MovedError, NoPermissionError
+from redis.exceptions import AskError, MovedError
 
-from .fence import EVERYTHING
-from .forks import ForkSafeLock
-from .local_set import LocalSet
-from .redis_link import Command, Connection, Info
-from .redis_scripts import FENCE
-from .redis_shards import Refused, Shards
-from .redis_url import REPLY_TIMEOUT
+from ..fence import EVERYTHING
+from ..forks import ForkSafeLock
+from ..local_set import LocalSet
+from .address import REPLY_TIMEOUT
+from .admission import NotThePrimary, check_role
+from .scripts import FENCE
+from .shard import Refused, Shard, Shards, deadline
+from .wire import Channel, Command
 
 log = logging.getLogger("wsgi_rollsession")
 
@@ -56,10 +57,10 @@ _BEGINNING = b"0"
 class _Stream:
     """How far this process is in the log of one shard."""
 
-    def __init__(self, shard: int) -> None:
+    def __init__(self, shard: Shard) -> None:
         self.shard = shard
-        self.connection: Connection | None = None
-        self.info: Info = {}  # of the server that the positions are about
+        self.channel: Channel | None = None
+        self.run_id: bytes | None = None  # of the server that the position is about
         self.position = _BEGINNING  # the newest entry seen
         self.asked_from = _BEGINNING  # the position in the open question
         self.asked_at = 0.0
@@ -85,7 +86,7 @@ class Follower:
         self.fresh_until = 0.0
         self._shards = shards
         self._local = local
-        self._keep_ms = shards.lifetime_ms
+        self._keep_ms = shards.options.lifetime_ms
         self._max_staleness = max_staleness
         # An answer may take so long, and only then proves the moment of its question: two turns must fit.
         self._block_ms = int(max_staleness * 400)
@@ -105,7 +106,7 @@ class Follower:
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._streams = [_Stream(shard) for shard in range(self._shards.link.shards)]
+            self._streams = [_Stream(shard) for shard in self._shards.all]
             try:
                 self._wake, sleeper = socket.socketpair()
             except OSError as error:  # too many files; the next load tries again
@@ -140,9 +141,9 @@ class Follower:
                         self._lost(error)
                     finally:
                         for stream in self._streams:
-                            if stream.connection is not None:
-                                stream.connection.disconnect()
-                                stream.connection = None
+                            if stream.channel is not None:
+                                stream.channel.close()
+                                stream.channel = None
                 if not self._stopped:
                     with selectors.DefaultSelector() as selector:
                         selector.register(sleeper, selectors.EVENT_READ)
@@ -156,12 +157,12 @@ class Follower:
     def _follow(self, selector: selectors.BaseSelector) -> None:
         """Follow until something fails or ``stop`` is called."""
         for stream in self._streams:
-            connection = self._connect(stream)
-            selector.register(connection._sock, selectors.EVENT_READ, stream)
+            stream.shard.pulse(deadline())
+            selector.register(self._connect(stream).socket, selectors.EVENT_READ, stream)
             self._ask(stream)
         report_at = 0.0
         while True:
-            overdue = min(stream.asked_at for stream in self._streams) + self._block_ms / 1000 + REPLY_TIMEOUT
+            overdue = min(self._overdue(stream) for stream in self._streams)
             ready = selector.select(max(0.0, overdue - monotonic()))
             if self._stopped:
                 return
@@ -183,19 +184,20 @@ class Follower:
                 if not stream.awaited:
                     self._ask(stream)
 
-    def _connect(self, stream: _Stream) -> Connection:
-        connection, info = self._shards.link.open(stream.shard)
-        stream.connection = connection
+    def _connect(self, stream: _Stream) -> Channel:
+        stream.channel = channel = self._shards.link.open(stream.shard.index, deadline())
         stream.proven = 0.0
-        if not info or info.get("run_id") != stream.info.get("run_id"):
+        run_id = channel.server.run_id
+        if not run_id or run_id != stream.run_id:
             stream.restart()
-        stream.info = info
-        return connection
+        stream.run_id = run_id
+        return channel
 
     def _ask(self, stream: _Stream) -> None:
-        names = self._shards.names[stream.shard]
-        assert stream.connection is not None
-        if not self._shards.link.is_current(stream.connection):
+        stream.shard.pulse_if_due(deadline())
+        names = stream.shard.names
+        assert stream.channel is not None
+        if not self._shards.link.is_current(stream.channel, deadline()):
             raise redis.ConnectionError("another server has become the primary")
         questions: list[Command] = [
             ("ROLE",),  # a primary that became a replica would go on answering
@@ -205,38 +207,52 @@ class Follower:
         stream.asked_at = monotonic()
         stream.asked_from = stream.position
         stream.awaited = len(questions)
-        stream.connection.send_packed_command(stream.connection.pack_commands(questions), check_health=False)
+        stream.channel.send(questions, self._overdue(stream))
+
+    def _overdue(self, stream: _Stream) -> float:
+        """When the answer to the open question is late."""
+        return stream.asked_at + self._block_ms / 1000 + REPLY_TIMEOUT
 
     def _receive(self, stream: _Stream) -> bool:
         """Take the replies that have come. True if there were entries."""
-        connection = stream.connection
-        assert connection is not None
+        channel = stream.channel
+        assert channel is not None
         news = False
-        while stream.awaited and connection.can_read(timeout=0):
-            try:
-                reply = connection.read_response()
-            except (MovedError, AskError):
-                self._shards.link.forget()
-                raise
-            except NoPermissionError as error:
-                if stream.awaited != 3:
-                    raise
-                reply = error  # its user may not ask for the role
+        while stream.awaited and channel.has_reply():
+            reply = channel.receive()
             stream.awaited -= 1
             if stream.awaited == 2:
-                self._shards.check_role(reply)
-            elif stream.awaited:
-                everything = self._shards.everything(stream.shard, reply, stream.info, stream.asked_at)
-                if self._local.numbers((EVERYTHING,))[0] < everything:  # its raise may be older than the log
-                    self._local.add(EVERYTHING, everything, 0)
-                stream.changed = stream.record not in (None, reply[2])
-                stream.record = reply[2]
-                self._keep_ms = self._local.lifetime_ms = max(int(reply[1] or 0), self._keep_ms)
+                self._check_role(reply)
+                continue
+            if isinstance(reply, Exception):
+                if isinstance(reply, (MovedError, AskError)):
+                    self._shards.link.forget()
+                raise reply
+            if stream.awaited:
+                self._look_at(stream, reply)
             else:
                 entries = reply[0][1] if reply else ()
                 news = bool(entries)
                 self._take(stream, entries)
         return news
+
+    def _check_role(self, reply: Any) -> None:
+        try:
+            check_role(reply)
+        except NotThePrimary:
+            self._shards.link.forget()
+            raise
+
+    def _look_at(self, stream: _Stream, state: Sequence[Any]) -> None:
+        """*state* (``Names.state``) was read from the server that is followed."""
+        assert stream.channel is not None
+        shard = stream.shard
+        if not shard.is_as_it_was(state, stream.channel.server):
+            shard.pulse(deadline())
+        _, lifetime, record = state
+        stream.changed = stream.record not in (None, record)
+        stream.record = record
+        self._keep_ms = self._local.lifetime_ms = max(int(lifetime or 0), self._keep_ms)
 
     def _take(self, stream: _Stream, entries: Sequence[Any]) -> None:
         now = monotonic()
@@ -245,14 +261,14 @@ class Follower:
         self._local.load(rows)
         for key, number, _ in rows:
             if key == EVERYTHING:
-                self._shards.seen[stream.shard] = max(number, self._shards.seen[stream.shard])
+                stream.shard.raised(number)
         for _, (_, entry) in entries:
             stream.recent.append((now, entry))
             stream.healing.pop(entry, None)
         if entries:
             stream.position = entries[-1][0]
         if stream.changed and stream.asked_from != _BEGINNING:
-            log.warning("revocation store %s has lost data, or moved; reading it anew", self._shards.address)
+            log.warning("follower of %s: the data have moved, or are others; reading them anew", self._shards.address)
             stream.restart()
         elif len(entries) < _BATCH:
             self._at_end(stream, entries)
@@ -269,7 +285,8 @@ class Follower:
         lost = list(stream.healing)
         for entry in lost:
             try:
-                self._shards.script(stream.shard, FENCE, [entry[:16]], unpack(">I", entry[16:])[0], retry=True)
+                number = unpack(">I", entry[16:])[0]
+                stream.shard.script(FENCE, [entry[:16]], number, until=deadline(), retry=True)
             except Refused:  # by a full memory, say, which does not keep us from following
                 return
             del stream.healing[entry]  # only now: what was interrupted goes on after the next answer
@@ -283,14 +300,15 @@ class Follower:
 
     def _measure(self, stream: _Stream, name: bytes) -> None:
         """How long ago, by the server's clock, the oldest of the entries that have just come was written."""
-        ahead = self._shards.clock_ahead_ms(stream.shard)
+        ahead = stream.shard.epoch.clock.ahead_ms
         if ahead is not None:
             delay = time.time() * 1000 + ahead - int(name.partition(b"-")[0])
             self._delay_ms = max(self._delay_ms, int(delay))
 
     def _report(self, staleness: float, *, first: bool) -> None:
         """Tell ``rollsession status`` about this process."""
-        link, name = self._shards.link, self._shards.names[0].followers
+        shard = self._shards.all[0]
+        name = shard.names.followers
         now = int(time.time() * 1000)
         report = {
             "at": now,
@@ -304,11 +322,11 @@ class Follower:
             ("PEXPIRE", name, int(REPORT_EXPIRES * 1000)),
         ]
         if first:  # processes that have ended left theirs
-            ((reply,), _) = link.exchange(0, [("HGETALL", name)], retry=True)
+            (reply,) = shard.ask([("HGETALL", name)], deadline())
             if isinstance(reply, list):
                 old = [w for w, r in zip(reply[::2], reply[1::2], strict=True) if now - _at(r) > REPORT_EXPIRES * 1000]
                 commands += [("HDEL", name, *old)] if old else []
-        link.exchange(0, commands, retry=True)
+        shard.ask(commands, deadline())
 
 
 def _at(report: bytes) -> int:
