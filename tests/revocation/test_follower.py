@@ -451,6 +451,7 @@ def application(environ, start_response):
         "fresh": time.monotonic() < store._follower.fresh_until,
         "threads": sum(thread.name == "rollsession-follower" for thread in threading.enumerate()),
     }
+    time.sleep(0.02)
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(answer).encode()]
 """
@@ -461,8 +462,9 @@ def application(environ, start_response):
     [
         ["-k", "gthread", "--threads", "4"],
         ["-k", "gthread", "--threads", "4", "--preload"],
-        ["-k", "gevent"],
-        ["-k", "gevent", "--preload"],
+        # Two connections at once: a worker without that limit may accept all that there are.
+        ["-k", "gevent", "--worker-connections", "2"],
+        ["-k", "gevent", "--worker-connections", "2", "--preload"],
         ["-k", "sync", "--preload"],
     ],
     ids=" ".join,
