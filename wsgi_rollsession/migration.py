@@ -260,10 +260,10 @@ class DjangoCookie(_OldCookie):
         return self._session(signed, data, issued, issued, lifetime_s)
 
 
-def _secrets(option: str, value: Keys) -> list[str]:
+def _secrets(option: str, value: Any) -> list[Any]:
     """The secrets of an old system, newest first. With an empty one, everybody could sign a cookie that moves in."""
-    secrets = [value] if isinstance(value, str) else [*value] if isinstance(value, Sequence) else []
-    if not secrets or not all(isinstance(secret, str) and secret.strip() for secret in secrets):
+    secrets = [value] if isinstance(value, (str, bytes)) else [*value] if isinstance(value, Sequence) else []
+    if not secrets or not all(isinstance(secret, (str, bytes)) and secret.strip() for secret in secrets):
         received = "an empty one" if secrets else f"{type(value).__name__}, and none in it"
         raise ConfigurationError(f"{option}: requires the secret of the old system, not empty, received {received}")
     return secrets
