@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from .mutants import HEADING, report
 from .run import explained, run, tabulated
 
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=2000, help="how many histories; with --mutants, at most for each")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="write the page here")
+    parser.add_argument("--out", type=Path, help="write the page here; the mutants are added to it")
     parser.add_argument("--explain", metavar="SEED", nargs="*", help="make the histories of these seeds small")
     parser.add_argument("--mutants", action="store_true")
     given = parser.parse_args(arguments)
@@ -28,12 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(explained(name))
         return 0
     if given.mutants:
-        from .mutants import report
-
         page, missed = report(given.count, given.processes, given.seed)
         print(page)
-        if given.out:
-            given.out.write_text(page, encoding="utf-8")
+        if given.out and not missed:
+            text = given.out.read_text(encoding="utf-8").partition(HEADING)[0].rstrip()
+            given.out.write_text(f"{text}\n\n{page}", encoding="utf-8")
         return 1 if missed else 0
     began = time.monotonic()
 

@@ -15,7 +15,7 @@ TIMES = (125, 1000, 3000, 5000, 20_000, 31_000, 65_000, 90_000, 110_000, 180_000
 TIME_WEIGHTS = (6, 6, 6, 6, 6, 6, 4, 4, 3, 3, 2, 1, 1)
 
 
-FOCUS = ("several", "several", "lag", "slow", "slow", "cut", "again")
+FOCUS = ("several", "several", "lag", "slow", "slow", "cut", "again", "epochs", "others")
 
 
 class Generator:
@@ -35,6 +35,7 @@ class Generator:
             setups[1] = setups[0]
         self.setups = setups[0], setups[1]
         self.who = 0.8 if random.random() < 0.5 else 0.5  # one browser has more to do than the other
+        self.only: int | None = None  # the one browser that sends, in a scene
         self.quiet = random.random() < 0.4  # nothing happens to clocks, wires and processes
         # Of rare situations, one is sought in a third of the histories.
         self.focus = random.choice(FOCUS) if random.random() < 0.35 else ""
@@ -53,10 +54,15 @@ class Generator:
     def history(self) -> History:
         random, steps = self.random, []
         steps += self.trip("login" if random.random() < 0.7 else None)
-        if self.focus == "several":
-            steps += self.several()
+        scene = {"several": self.several, "epochs": self.epochs, "again": self.passes}.get(self.focus)
+        if scene is not None:
+            self.only = 0
+            steps += scene()
+            self.only = None
         if self.focus == "lag":
             steps += [("lag", 0), ("lag", 1)]
+        if self.focus == "others":
+            steps += self.others()
         for _ in range(random.randint(3, 9)):
             steps += self.move()
         for number, state in self.open:
@@ -90,7 +96,52 @@ class Generator:
         late: list[Step] = [*self.operation(number, "login"), ("answer", number, "ok", None)]
         between = [*self.trip("out"), *self.trip("login")]
         steps = [send, *late, *between] if self.random.random() < 0.5 else [send, *between, *late]
-        return [*steps, ("arrive", number)]
+        steps.append(("arrive", number))
+        random = self.random
+        if random.random() < 0.6:
+            number, send = self.send(touch=True)
+            pause: Any = None
+            if random.random() < 0.5:
+                kind, meanwhile = "write", [("revoke_session", random.randrange(2), random.randrange(3))]
+            else:
+                kind, meanwhile = "renew", []
+                pause = random.choice((0, 1)), "before", (("cut", 0), ("cut", 1))
+            steps += [send, *meanwhile, *self.operation(number, kind), ("answer", number, "ok", pause)]
+            steps += [("arrive", number), ("mend", 0), ("mend", 1), *self.trip("read")]
+        return steps
+
+    def epochs(self) -> list[Step]:
+        """A login goes on in epoch after epoch, while the clock is set."""
+        random = self.random
+        steps = [*self.trip("login"), self.tick(), *self.trip("read")]
+        steps.append(("step", random.choice((-59_000, -30_000))))
+        for _ in range(random.randint(1, 2)):
+            steps += self.trip("renew")
+        return [*steps, ("tick", random.choice((90_000, 110_000, 610_000))), ("look",)]
+
+    def passes(self) -> list[Step]:
+        """Requests whose passes log out and in, while a response is on its way."""
+        late, send = self.send(touch=True)
+        steps = [*self.trip("login"), send, *self.operation(late, "write"), ("answer", late, "ok", None)]
+        for _ in range(self.random.randint(1, 3)):
+            number, send = self.send()
+            steps += [send, *self.operation(number, "out"), ("answer", number, "ok", None), ("again", number, True)]
+            steps += [*self.operation(number, "login"), ("answer", number, "ok", None), ("arrive", number)]
+        return [*steps, ("arrive", late)]
+
+    def others(self) -> list[Step]:
+        """Somebody logs in while others of the same user are being logged out, slowly."""
+        random = self.random
+        number, send = self.send(touch=True)
+        meanwhile = (("tick", random.choice((1000, 3000, 20_000))), *self.trip("login", deep=False))
+        pause = random.randrange(2), random.choice(("before", "after")), meanwhile
+        return [
+            *self.trip("login"),
+            send,
+            ("op", number, "others", None, pause),
+            ("answer", number, "ok", None),
+            ("look",),
+        ]
 
     def tick(self) -> Step:
         return "tick", self.random.choices(TIMES, TIME_WEIGHTS)[0]
@@ -127,7 +178,7 @@ class Generator:
     def send(self, begin: bool = True, touch: bool | None = None) -> tuple[int, Step]:
         random = self.random
         self.number += 1
-        who = 0 if random.random() < self.who else 1
+        who = self.only if self.only is not None else 0 if random.random() < self.who else 1
         junk = random.randrange(1, 128) if random.random() < 0.03 else 0
         touch = random.random() < 0.6 if touch is None else touch
         return self.number, ("send", self.number, who, random.randrange(2), begin, touch, junk)
@@ -252,6 +303,8 @@ class Generator:
 
     def between(self) -> list[Step]:
         dice = self.random.random()
+        if dice < 0.15:
+            return self.trip("renew")
         if dice < 0.75:
             return self.trip()
         if dice < 0.9:

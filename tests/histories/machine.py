@@ -91,6 +91,11 @@ class Request:
         self.start_event = 0
 
     @property
+    def began(self) -> int:
+        """When what begins in it begins, if it was not answered: when it asked."""
+        return next((each.event for each in self.calls if not each.answered), self.start_event)
+
+    @property
     def is_untold(self) -> bool:
         """Whether the browser had forgotten the slot: its Max-Age was over."""
         return self.turn > 0 and all(name != SLOT for name, _ in self.pairs)
@@ -797,7 +802,7 @@ class Machine:
 
     def ambiguous(self, request: Request, tag: str | None = None) -> None:
         """Something failed after the store had confirmed: the process slept for too long."""
-        if any(each.raised for each in request.calls):
+        if any(each.raised and each.method == "compare_and_raise" for each in request.calls):
             tagged = [each.copy.life for each in self.world.cookies.values() if tag in each.copy.tags]
             for life in (*self.lives(request), *tagged):
                 life.vague = True
@@ -1163,7 +1168,7 @@ class Machine:
         before = request.calls[: position + 1] if position >= 0 else request.calls
         asked = [each.event for each in before if each.method == "lookup_now" and each.answered]
         passed: dict[str, int] = {}
-        begun = request.start_event if what is None else what.asked[EVERYTHING]
+        begun = request.began if what is None else what.asked[EVERYTHING]
         for each in (EVERYTHING, *tags):
             known = what is not None and each in what.asked
             passed[each] = what.asked[each] if known and what is not None else asked[-1] if asked else -1 - begun
@@ -1200,7 +1205,7 @@ class Machine:
             self.check(this.copy.created == what.at, "4: a login is not of its call")
             ends = min(ends, at + (what.absolute_s or 1 << 20) * 1000)
             idle = min(idle, what.idle_s or UNLIMITED)
-        self._within(request, this, ends, idle, until)
+        self._within(request, this, ends, idle, max(until, at))
         raised = [each for each in request.calls if each.method == "compare_and_raise" and each.answered and each.yes]
         if raised:
             self.model.end([each for each in self.lives(request) if each is not life], raised[-1].event)
@@ -1225,8 +1230,8 @@ class Machine:
         process = request.process
         asked = [each.event for each in request.calls if each.method == "lookup_now" and each.answered]
         life = self.model.life(None, False)
-        passed = {EVERYTHING: asked[0] if asked else -1 - request.start_event}
-        this = self.sealed(request, sent, life, frozenset(), passed, [visit.data], begun=request.start_event)
+        passed = {EVERYTHING: asked[0] if asked else -1 - request.began}
+        this = self.sealed(request, sent, life, frozenset(), passed, [visit.data], begun=request.began)
         self._within(request, this, until + process.absolute_ms, process.idle_s, until)
         return this
 

@@ -252,6 +252,9 @@ MUTANTS = [
 _ = exchange
 
 
+HEADING = "## What is noticed"
+
+
 class Verdict(NamedTuple):
     """How many histories it took, or None, and what the first that noticed said."""
 
@@ -279,7 +282,16 @@ def hunt(seed: int, count: int, index: int) -> Verdict:
 
 def report(count: int, processes: int, seed: int) -> tuple[str, int]:
     """A page of all mutants; and how many of them nobody noticed."""
-    lines = ["| rule | broken | histories | noticed as |", "|---|---|--:|---|"]
+    lines = [
+        HEADING,
+        "",
+        "Each rule, broken by an edit of the code (`tests/histories/mutants.py`); how many histories of seed"
+        f" {seed} it took until",
+        "one broke an invariant, and which: the number is that of the invariant.",
+        "",
+        "| rule | broken | histories | noticed as |",
+        "|---|---|--:|---|",
+    ]
     missed = 0
     with get_context("spawn").Pool(processes) as pool:
         verdicts = pool.imap(partial(hunt, seed, count), range(len(MUTANTS)))

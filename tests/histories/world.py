@@ -77,7 +77,7 @@ class Call(NamedTuple):
     """A call of the store."""
 
     method: str
-    #: What was known after it; its own number if it raised something.
+    #: What was known after it; its own number if it raised something. Without an answer: what had happened.
     event: int
     answered: bool = True
     yes: bool = True
@@ -122,7 +122,7 @@ class Wire:
         if world.pause is not None:
             world.paused(at, "before")
         if self.is_down:
-            calls.append(Call(method, self.event, answered=False, until=world.clock.wall))
+            calls.append(Call(method, world.model.event, answered=False, until=world.clock.wall))
             raise StoreUnavailable("down")
         raised, event = False, world.model.event
         if method == "lookup" and self.view is not None:
