@@ -13,6 +13,7 @@ from .histories.run import carry_out, explained
 SHARES = [(seed, 0, 50) for seed in range(1, 9)]
 #: Mutants that are looked at in every run: each is noticed soon. ``python -m tests.histories --mutants`` has all.
 QUICK = (
+    "a pass run again takes another pair",
     "reads delete what is dead",
     "a logout ends only what is alive",
     "data are carried to another user",
@@ -62,3 +63,11 @@ def test_histories_notice(name: str) -> None:
     """A rule that is broken is noticed by some history."""
     index = next(index for index, mutant in enumerate(MUTANTS) if mutant.name == name)
     assert hunt(1, 400, index).histories is not None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("index", range(len(MUTANTS)), ids=lambda index: MUTANTS[index].name)
+def test_histories_notice_every_rule_that_is_broken(index: int) -> None:
+    """Each rule is needed: without it, some history breaks an invariant."""
+    assert hunt(1, 25_000, index).histories is not None

@@ -1103,7 +1103,8 @@ class Machine:
             if each in copy.passed:
                 passed[each] = copy.passed[each]
             else:
-                passed[each] = what.asked[each] if what is not None and each in what.asked else asked[-1]
+                known = what is not None and each in what.asked
+                passed[each] = what.asked[each] if known and what is not None else max(asked, default=event)
         if tag is not None:
             passed[tag] = event
         if user is not None:
@@ -1350,7 +1351,7 @@ class Machine:
         for name, value in pairs:
             if name in SLOTS:
                 cookie = world.cookies.get(value)
-                if cookie is not None:
+                if cookie is not None and cookie.key in world.processes[0].setup.keys:
                     lease = world.leases.get(leases.get(name + "-lease", ""))
                     this = self.held(cookie, (lease,) if lease is not None and lease.name == name + "-lease" else ())
                     verdict = self.model.judge(this, now, UNLIMITED, 1 << 60, self.model.event)

@@ -175,8 +175,9 @@ MUTANTS = [
                  " [(key, ENDED)]) for key in fences(everyone)])"))),
         ("staged", "what a failed response staged stays staged",
             edit(response._decide, ("    except BaseException:\n        exchange.revert()", "    except BaseException:"))),
-        ("staged", "a session that has died goes on as if it had not",
-            edit(Exchange.lose, ("self.standing = Standing.LOST", "pass"))),
+        ("login", "data of an anonymous session that has died in the request go on in a login",
+            edit(Exchange.regenerate, ("if self.standing is Standing.LOST or (self.site", "if (self.site")),
+            edit(logins.log_in, ("if is_lost or exchange.change", "if exchange.change"))),
         ("staged", "a pass run again forgets what the one before has committed",
             edit(Sessions.begin, ("carried = exchange_of(environ[SESSION]).settled", "pass"))),
         # Leases and deadlines
@@ -299,6 +300,7 @@ def report(count: int, processes: int, seed: int) -> tuple[str, int]:
             found = f"{verdict.histories:,}" if verdict.histories is not None else f"**none of {count:,}**"
             message = re.sub(r"(login|session) \d+ of \w+", r"a \1", verdict.message)
             message = re.sub(r"[{].*[}]", "other data", message)
+            message = re.sub(r"\(.*\)", "", message)
             lines.append(f"| {mutant.rule} | {mutant.name} | {found} | {message} |")
             print(lines[-1], file=sys.stderr, flush=True)
             missed += verdict.histories is None
