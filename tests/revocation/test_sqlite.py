@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +380,7 @@ def test_a_writer_that_does_not_go_on(opened: Callable[..., Any], monkeypatch: p
 def test_contention_is_no_outage(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A raise that was not in time because others were served meanwhile fails alone: the next one is tried."""
     monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.store.WRITE_WAIT", 0.3)
+    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.store.LONGEST_WAIT", 0.3)
     busy, other = opened(), opened()
     other.lookup([A])
     busy.fence([A], 1)
@@ -392,6 +394,29 @@ def test_contention_is_no_outage(opened: Callable[..., Any], monkeypatch: pytest
         generation.settle(Generation(busy._position, busy._files.state()))
     assert not other._writing.is_down
     other.fence([B], 1)
+    assert busy.lookup([B]) == [1]
+
+
+@pytest.mark.parametrize("same_process", [False, True])
+def test_a_raise_waits_on_while_others_are_served(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, same_process: bool
+) -> None:
+    """As long as commits are made, one waits longer than for a writer that does not go on."""
+    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.store.WRITE_WAIT", 0.2)
+    busy, other = opened(), opened()
+    other.lookup([A])
+    busy.fence([A], 1)
+    generation = busy._files.generation
+    with ThreadPoolExecutor(2) as pool, ExitStack() as stack:
+        stack.enter_context(other._write_lock if same_process else generation.turn(0.0))
+        waiting = pool.submit(other.fence, [B], 1)
+        for number in range(1, 9):
+            time.sleep(0.1)
+            generation.settle(Generation(busy._position._replace(id=number), busy._files.state()))
+        generation.settle(Generation(busy._position, busy._files.state()))
+        assert not waiting.done()
+        stack.close()
+        waiting.result()
     assert busy.lookup([B]) == [1]
 
 
@@ -866,10 +891,11 @@ def test_a_large_set_is_loaded_while_others_wait(opened: Callable[..., Any], mon
 
 
 def test_what_others_load_does_not_prolong_a_wait(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that another holds up is given up in time, however much is read meanwhile."""
+    """A write that another holds up is given up in time, however much is committed and read meanwhile."""
     store, other = opened(), opened()
     store.fence([A], 7)
-    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.store.WAIT", 0.1)
+    for name, seconds in (("WAIT", 0.1), ("WRITE_WAIT", 0.5), ("LONGEST_WAIT", 1.0)):
+        monkeypatch.setattr(f"wsgi_rollsession.revocation.sqlite.store.{name}", seconds)
     with ThreadPoolExecutor(1) as pool, store._write_lock:
         waiting = pool.submit(store.fence, [B], 1)
         number, end = 0, time.monotonic() + 10
@@ -877,7 +903,7 @@ def test_what_others_load_does_not_prolong_a_wait(opened: Callable[..., Any], mo
             other.fence([C], number := number + 1)
             store.lookup_now([C])
         assert waiting.done()
-        with pytest.raises(StoreUnavailable, match="took too long"):
+        with pytest.raises(StoreUnavailable, match="not this one's turn"):
             waiting.result()
 
 

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic, sleep
 from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
 
 from ...errors import ConfigurationError
 from ..clock import CLOCK_STEP_MS, NEVER, expiry
 from ..fence import EVERYTHING
 from .continuity import Found, Mark
+
+T = TypeVar("T")
 
 APPLICATION_ID = int.from_bytes(b"RolS", "big")
 #: Of the tables. Those of another version are not read.
@@ -28,7 +31,8 @@ _SCHEMA = (
     # `raised` and not when it expires: a lifetime announced later counts for it, too. In Unix milliseconds.
     " number INTEGER NOT NULL, raised INTEGER NOT NULL)",
     "CREATE INDEX fences_raised ON fences (raised)",
-    # `rows` and `total` are those of fences after the commit, and of their numbers. See census.
+    # `rows` and `total` are those of fences after the commit, and of their numbers. A file that is changed in place
+    # while a commit is being written looks as if the commit had changed it; but then they do not fit.
     "CREATE TABLE history (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, at INTEGER NOT NULL,"
     " rows INTEGER NOT NULL, total INTEGER NOT NULL)",
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
@@ -47,6 +51,7 @@ _PURGE_HISTORY = (
 )
 _NEWEST = "SELECT max(coalesce(max(sequence), 0), (SELECT coalesce(max(seq), 0) FROM fences)) FROM history"
 _TALLY = "SELECT rows, total FROM history ORDER BY sequence DESC LIMIT 1"
+_FITS = f"SELECT (SELECT count(*) = rows AND coalesce(sum(seq), 0) = total FROM fences) FROM ({_TALLY})"  # noqa: S608
 _MISTYPED = (
     "SELECT 1 FROM fences WHERE typeof(key) != 'blob' OR length(key) != 16 OR typeof(number) != 'integer'"
     " OR number NOT BETWEEN 0 AND 4294967295 OR typeof(raised) != 'integer'"
@@ -54,10 +59,29 @@ _MISTYPED = (
     " UNION ALL SELECT 1 FROM meta WHERE typeof(value) != 'integer'"
 )
 
-#: The rows after a sequence number that have not expired, oldest first.
-NEWER = "SELECT key, number, seq FROM fences WHERE seq > ? AND raised >= ? ORDER BY seq LIMIT ?"
+# All that a reader wants to know, in one row. Every step of a statement gives up the interpreter, and other threads may
+# keep it for milliseconds; but as long as a reader reads, nobody can commit.
+_READ = """
+    WITH kept (lifetime, oldest) AS (
+        SELECT ms, :now - :step - ms FROM (SELECT coalesce((SELECT value FROM meta WHERE name = 'lifetime'), 0) AS ms)
+    )
+    SELECT tip.sequence, tip.id, tip.at,
+        (SELECT id FROM history ORDER BY sequence DESC LIMIT 1 OFFSET 1),
+        (SELECT number FROM fences WHERE key = :everything),
+        EXISTS (SELECT 1 FROM history WHERE sequence = :position AND id = :position_id),
+        kept.oldest, kept.lifetime,
+        CASE WHEN :census THEN (SELECT count(*) = rows AND coalesce(sum(seq), 0) = total FROM fences) ELSE 1 END,
+        alive.newest, alive.keys, alive.numbers
+    FROM kept LEFT JOIN (SELECT * FROM history ORDER BY sequence DESC LIMIT 1) AS tip LEFT JOIN (
+        SELECT max(seq) AS newest, group_concat(hex(key), '') AS keys, group_concat(quote(number)) AS numbers FROM (
+            SELECT seq, key, number FROM fences WHERE raised >= (SELECT oldest FROM kept) AND seq > CASE
+                WHEN EXISTS (SELECT 1 FROM history WHERE sequence = :loaded AND id = :loaded_id) THEN :after ELSE 0 END
+            ORDER BY seq LIMIT :most
+        )
+    ) AS alive
+"""
 #: How many are alive, but for one key. They were raised after what ``oldest`` returns.
-COUNT = "SELECT count(*) FROM fences WHERE key != ? AND raised >= ?"
+COUNT = "SELECT count(*) FROM fences WHERE key != :everything AND raised >= :oldest"
 
 
 class DamagedError(Exception):
@@ -87,20 +111,76 @@ def configure(connection: sqlite3.Connection, deadline: float) -> None:
     persist(connection, "PRAGMA journal_size_limit = 1048576", deadline)
 
 
-@contextmanager
-def snapshot(connection: sqlite3.Connection, deadline: float) -> Iterator[None]:
-    """A read transaction. Nobody commits while it lasts, so it has to be short.
+class Reading(NamedTuple):
+    """What the database holds, at one moment."""
+
+    found: Found
+    lifetime_ms: int  # the longest that was announced
+    is_complete: bool  # the rows are those that the newest commit has counted; or nobody asked
+    fences: list[tuple[bytes, int]]  # key and number
+    newest: int  # the number of the last of those rows
+
+
+def read(
+    connection: sqlite3.Connection,
+    deadline: float,
+    look: Callable[[], T],
+    now_ms: int,
+    position: Mark | None,
+    *,
+    loaded: Mark | None = None,
+    after: int = 0,
+    most: int = 0,
+    census: bool = False,
+) -> tuple[Reading, T]:
+    """Read, and call *look* before anybody else can commit, so it has to be short.
+
+    Args:
+        connection: from ``connect``.
+        deadline: until when to wait for a commit that is being written, on the clock of ``time.monotonic``.
+        look: its result is returned, too.
+        now_ms: the store's clock, in Unix milliseconds.
+        position: a commit that may be in the history.
+        loaded: the commit up to which rows have been read.
+        after: the number of the last of them.
+        most: how many rows to read at most that have come since, the oldest ones, without those that have expired. If
+            *loaded* is not in the history, it is from the beginning.
+        census: whether to count all rows.
 
     Raises:
         sqlite3.Error: commits were being written until *deadline*, or the file cannot be read.
+        ValueError: it holds what was never written.
     """
-    connection.execute("BEGIN")
+    names = {
+        "everything": EVERYTHING,
+        "position": position and position.sequence,
+        "position_id": position and position.id,
+        "loaded": loaded and loaded.sequence,
+        "loaded_id": loaded and loaded.id,
+        "after": after,
+        "now": now_ms,
+        "step": CLOCK_STEP_MS,
+        "census": census,
+        "most": most,
+    }
+    cursor = persist(connection, _READ, deadline, names)
     try:
-        persist(connection, "SELECT 1 FROM meta", deadline)
-        yield
+        seen = look()  # until the row is fetched, the statement, and its lock, last
+        row = cursor.fetchone()
     finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        cursor.close()
+    sequence, mark_id, at, parent, everything, has_position, oldest_ms, lifetime_ms, is_complete, newest, *columns = row
+    tip = None if sequence is None else Mark(sequence, mark_id, at)
+    found = Found(tip, parent or 0, everything, bool(has_position), oldest_ms)
+    return Reading(found, lifetime_ms, bool(is_complete), _fences(*columns), newest or 0), seen
+
+
+def _fences(keys: str | None, numbers: str | None) -> list[tuple[bytes, int]]:
+    """Raises ValueError if they are of other types than were written."""
+    packed, values = bytes.fromhex(keys or ""), [int(each) for each in numbers.split(",")] if numbers else []
+    if len(packed) != 16 * len(values):
+        raise ValueError("a key is not of 16 bytes")
+    return [(packed[16 * n : 16 * n + 16], value) for n, value in enumerate(values)]
 
 
 def is_busy(error: BaseException) -> bool:
@@ -119,49 +199,23 @@ def is_damage(error: BaseException) -> bool:
     return isinstance(error, UNREADABLE)
 
 
-def persist(connection: sqlite3.Connection, statement: str, deadline: float) -> None:
+def persist(
+    connection: sqlite3.Connection,
+    statement: str,
+    deadline: float,
+    parameters: Any = (),
+) -> sqlite3.Cursor:
     """Execute *statement* as soon as no other connection is in the way, until *deadline* (``time.monotonic()``).
 
     SQLite's own busy handler waits ever longer between its attempts, so who is busy can keep another out.
     """
     while True:
         try:
-            connection.execute(statement)
+            return connection.execute(statement, parameters)
         except sqlite3.OperationalError as error:
             if not is_busy(error) or monotonic() >= deadline:
                 raise
             sleep(0.001)
-        else:
-            return
-
-
-def census(connection: sqlite3.Connection) -> bool:
-    """Whether the rows are as many as the newest commit has counted, in a transaction.
-
-    A file that is changed in place while a commit is being written looks as if the commit had changed it.
-    """
-    found = connection.execute("SELECT count(*), coalesce(sum(seq), 0) FROM fences").fetchone()
-    return bool(found == connection.execute(_TALLY).fetchone())
-
-
-def contains(connection: sqlite3.Connection, mark: Mark | None) -> bool:
-    """Whether a commit is in the history."""
-    query = "SELECT 1 FROM history WHERE sequence = ? AND id = ?"
-    return mark is not None and connection.execute(query, mark[:2]).fetchone() is not None
-
-
-def find(connection: sqlite3.Connection, position: Mark | None, now_ms: int) -> tuple[Found, int]:
-    """What the database holds, and the longest lifetime that was announced, in milliseconds; in a transaction.
-
-    Raises:
-        sqlite3.Error: its tables cannot be read.
-    """
-    newest = connection.execute("SELECT sequence, id, at FROM history ORDER BY sequence DESC LIMIT 2").fetchall()
-    (lifetime_ms,) = connection.execute("SELECT value FROM meta WHERE name = 'lifetime'").fetchone() or (0,)
-    (everything,) = connection.execute("SELECT number FROM fences WHERE key = ?", (EVERYTHING,)).fetchone() or (None,)
-    tip = Mark(*newest[0]) if newest else None
-    parent = newest[1][1] if len(newest) > 1 else 0
-    return Found(tip, parent, everything, contains(connection, position), oldest(now_ms, lifetime_ms)), lifetime_ms
 
 
 def require_usable(path: str) -> None:
@@ -313,13 +367,13 @@ class Transaction:
         (found,) = self._execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise DamagedError(" ".join(found.split()))
-        if self._execute(_TALLY).fetchone() is not None and not census(self._connection):
+        if self._execute(_FITS).fetchone() == (0,):
             raise DamagedError("rows are missing")
         if self._execute(_MISTYPED).fetchone() is not None:
             raise DamagedError("a row holds what was never written")
 
     def found(self, position: Mark | None) -> Found:
-        return find(self._connection, position, self.now_ms)[0]
+        return read(self._connection, self._deadline, int, self.now_ms, position)[0].found
 
     def number(self, key: bytes) -> int | None:
         """The number of *key*, None if there is none."""

@@ -52,6 +52,11 @@ class Files:
         found = file_state(self._path)
         return found if found is not None and found.inode == self.inode else None
 
+    def look(self) -> tuple[bytes, int, FileState | None]:
+        """What the stamp says, the commit that is announced there, and how the database looks. Raises OSError."""
+        content = self.generation.content()
+        return content, self.generation.intent(content), self.state()
+
     def are_usable(self) -> bool:
         """Whether this process has opened them, and they are still in place."""
         return (

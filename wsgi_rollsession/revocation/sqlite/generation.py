@@ -112,26 +112,33 @@ class GenerationFile:
         return found is not None and found.inode == self.inode
 
     @contextmanager
-    def turn(self, deadline: float) -> Iterator[None]:
+    def turn(self, deadline: float, longest: float = 0.0) -> Iterator[None]:
         """Wait until no other process is writing.
 
+        Args:
+            deadline: until when, on the clock of ``time.monotonic``; as long again when others have written meanwhile.
+            longest: but not after that, if it is later.
+
         Raises:
-            Busy: not until *deadline*, and others have written meanwhile.
-            StoreUnavailable: not until *deadline*, and nobody has.
+            Busy: not in time, and others have written meanwhile.
+            StoreUnavailable: not in time, and nobody has.
         """
         begun = monotonic()
         if begun < self._others_wait_until:
             sleep(self._others_wait_until - begun)
-        content, waited = self.content(), False
+        content, waited, patience = self.content(), False, deadline - begun
         while True:
             with suppress(BlockingIOError):
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             now, waited = monotonic(), True
             if now >= deadline:
-                if self.content() != content:
+                before, content = content, self.content()
+                if content == before:
+                    raise StoreUnavailable("another process is in the middle of a write")
+                if now >= longest:
                     raise Busy("so many processes write that it was not this one's turn in time")
-                raise StoreUnavailable("another process is in the middle of a write")
+                deadline = min(now + patience, longest)
             # Who has waited longer asks more often. So nobody is passed over for long.
             sleep((0.5 + random()) * max(0.001, 0.006 / (1 + 10 * (now - begun))))  # noqa: S311
         try:

@@ -43,18 +43,15 @@ from .continuity import FileState, Generation, Mark, Verdict, Witness, judge, lo
 from .database import (
     APPLICATION_ID,
     COUNT,
-    NEWER,
     UNREADABLE,
     Transaction,
     application_id,
-    census,
-    contains,
-    find,
     is_busy,
     is_damage,
     oldest,
+    persist,
+    read,
     require_usable,
-    snapshot,
 )
 from .files import Files
 from .generation import LEASE, NOTHING, SETTLED, GenerationFile, decoded, file_state
@@ -64,8 +61,10 @@ log = logging.getLogger("wsgi_rollsession")
 #: Seconds that a check waits at most for other threads and processes. Longer only for a slow disk, or while a thread
 #: of this process loads a large set.
 WAIT = 1.0
-#: And a raise. When everybody logs out at once, they are served one after another.
+#: And a raise, while nobody commits. When everybody logs out at once, they are served one after another.
 WRITE_WAIT = 5.0
+#: And while others do.
+LONGEST_WAIT = 15.0
 #: Seconds after which a check looks at the files and the rows whatever the stamp says.
 PERIOD = 1.0
 #: Seconds for which a look at the stamp holds.
@@ -125,7 +124,6 @@ class SQLiteRevocations:
         self._reading = Breaker(f"{self._name} (reading)")
         self._writing = Breaker(f"{self._name} (writing)")
         self._jobs: deque[_Job] = deque()
-        self._served = 0  # how many commits this process has made
         self._files: Files | None = None
         self._held: Generation | None = None  # what the stamp said that is, or was, open
         self._position: Mark | None = None  # the newest commit that this process has read or made
@@ -211,40 +209,49 @@ class SQLiteRevocations:
         """Load the rows that are new. False if it has to be asked, in a turn of one's own, whether any were lost."""
         now, begun = self._clock(), monotonic()
         self._steady()  # which knows of the wall clock what it has seen
-        reader, loaded, accept = files.reader, self._loaded, self._options.accept_amnesia
+        loaded, accept = self._loaded, self._options.accept_amnesia
         after = loaded.sequence if loaded else 0
         try:
-            rows: Sequence[tuple[bytes, int, int]] = ()
             while True:
                 position = self._position
-                with snapshot(reader, deadline):
-                    found, lifetime_ms = find(reader, position, now)
-                    content = files.generation.content()
-                    stamp, intent = decoded(content), files.generation.intent(content)
-                    witness = Witness(files.state(), stamp, intent, None, position, self._everything())
-                    verdict = judge(found, witness, now, accept_amnesia=accept)
-                    # The writer of an early commit has yet to write the stamp, or died.
-                    is_early = verdict is Verdict.UNFINISHED and found.tip and found.tip.id == intent
-                    if stamp is None or found.tip is None or not (verdict is Verdict.SAME or is_early):
-                        return False
-                    if has_stepped_back(now, self._latest_ms) or lifetime_ms != self._local.lifetime_ms:
-                        self._loaded = loaded = None  # fences live longer than they were kept: read them all again
-                        self._latest_ms = now
-                        self._local.lifetime_ms = lifetime_ms
-                    if not contains(reader, loaded):
-                        after = 0  # another history; what the local set knows already stays
-                    if not self._is_complete(reader, is_new=loaded is None):
-                        self._is_suspect = True
-                        return False
-                    rows = reader.execute(NEWER, (after, found.oldest_ms, _BATCH)).fetchall()
+                asked, is_due = monotonic(), loaded is None or monotonic() >= self._census_at
+                reading, (content, intent, state) = read(
+                    files.reader,
+                    deadline,
+                    files.look,
+                    now,
+                    position,
+                    loaded=loaded,
+                    after=after,
+                    most=_BATCH,
+                    census=is_due,
+                )
+                found, stamp = reading.found, decoded(content)
+                witness = Witness(state, stamp, intent, None, position, self._everything())
+                verdict = judge(found, witness, now, accept_amnesia=accept)
+                # The writer of an early commit has yet to write the stamp, or died.
+                is_early = verdict is Verdict.UNFINISHED and found.tip and found.tip.id == intent
+                if stamp is None or found.tip is None or not (verdict is Verdict.SAME or is_early):
+                    return False
+                if has_stepped_back(now, self._latest_ms) or reading.lifetime_ms != self._local.lifetime_ms:
+                    # Fences live longer than they were kept: read them all again.
+                    self._loaded, loaded, after = None, None, 0
+                    self._latest_ms = now
+                    self._local.lifetime_ms = reading.lifetime_ms
+                    continue
+                if is_due:
+                    self._census_at = monotonic() + max(PERIOD, 100 * (monotonic() - asked))
+                if not reading.is_complete:
+                    self._is_suspect = True
+                    return False
                 self._loading = True
                 if self._position is position:
                     self._position = found.tip  # before what it has of EVERYTHING is known
-                self._learn((key, number) for key, number, _ in rows)
+                self._learn(reading.fences)
                 loaded = found.tip
-                if len(rows) < _BATCH:
+                if len(reading.fences) < _BATCH:
                     break
-                after, deadline = rows[-1][2], monotonic() + WAIT
+                after, deadline = reading.newest, monotonic() + WAIT
         except UNREADABLE as error:
             self._mistrust(files, error)
             if is_damage(error):
@@ -259,15 +266,6 @@ class SQLiteRevocations:
         self._look = files.generation, content[:SETTLED], stamp.file
         self._current_until = begun + LOOK  # last, for this lets other threads use the local set
         return True
-
-    def _is_complete(self, reader: sqlite3.Connection, *, is_new: bool) -> bool:
-        """Whether no rows are missing. Asked by a new process, and once in a while."""
-        begun = monotonic()
-        if begun < self._census_at and not is_new:
-            return True
-        is_complete = census(reader)
-        self._census_at = monotonic() + max(PERIOD, 100 * (monotonic() - begun))
-        return is_complete
 
     def _mistrust(self, files: Files, error: BaseException) -> None:
         """An error has left a connection in a state that is not known."""
@@ -321,16 +319,12 @@ class SQLiteRevocations:
 
     def _write(self, change: Callable[[Transaction], Any]) -> Any:
         """Have *change* made, together with what other threads want to be made. Its result."""
-        job, deadline, served = _Job(change), monotonic() + WRITE_WAIT, self._served
+        job, begun = _Job(change), monotonic()
         self._jobs.append(job)
         try:
-            with self._holding(deadline, self._write_lock):
+            with self._holding(begun + WRITE_WAIT, self._write_lock, longest=begun + LONGEST_WAIT):
                 if not job.is_done:
-                    self._commit_all(deadline)
-        except StoreUnavailable as error:
-            if served != self._served and not isinstance(error, Busy):
-                raise Busy(str(error)) from error
-            raise
+                    self._commit_all(begun + LONGEST_WAIT)
         finally:
             with suppress(ValueError):
                 self._jobs.remove(job)
@@ -342,8 +336,9 @@ class SQLiteRevocations:
             sleep(seconds)
         return job.result
 
-    def _commit_all(self, deadline: float) -> None:
+    def _commit_all(self, longest: float) -> None:
         """Make all changes that are wanted, in one commit. The write lock is held."""
+        deadline = monotonic() + WRITE_WAIT
         for _ in range(3):
             if self._files is None or not self._files.are_usable():
                 with self._holding(deadline, self._read_lock):
@@ -352,7 +347,7 @@ class SQLiteRevocations:
             files = self._files
             jobs: list[_Job] = []
             try:
-                is_made = self._commit(files, jobs, deadline)
+                is_made = self._commit(files, jobs, deadline, longest)
                 if not is_made or not files.are_usable():
                     with self._holding(deadline, self._read_lock):
                         # If just the stamp was lost, everybody learns from the new one what was written. But what was
@@ -371,10 +366,11 @@ class SQLiteRevocations:
             self._jobs.extendleft(reversed(jobs))
         raise StoreUnavailable(f"{self._name} is being replaced again and again")
 
-    def _commit(self, files: Files, jobs: list[_Job], deadline: float) -> bool:
+    def _commit(self, files: Files, jobs: list[_Job], deadline: float, longest: float) -> bool:
         """Make and announce the changes, which are moved to *jobs*. False if the database may have lost rows."""
         generation, process = files.generation, os.getpid()
-        with generation.turn(deadline):
+        with generation.turn(deadline, longest):
+            deadline = max(deadline, monotonic() + WAIT)
             content = generation.content()
             stamp = decoded(content)
             witness = Witness(None, stamp, generation.intent(content), None, self._position, self._everything())
@@ -401,7 +397,6 @@ class SQLiteRevocations:
             if state is None:
                 return False
             self._settle(files, transaction.mark, state)
-        self._served += 1
         for job in jobs:
             job.seen_by_all_at = monotonic() + LEASE
         return True
@@ -417,25 +412,35 @@ class SQLiteRevocations:
     def _undo(self, files: Files, mark: Mark) -> None:
         """A commit after *mark* was announced, and has failed. Undoing it has changed the file. The turn is held."""
         with suppress(sqlite3.Error, OSError):
-            with snapshot(files.writer, monotonic()):
-                found, _ = find(files.writer, None, self._clock())
-            state = files.state()
-            if found.tip == mark and state is not None:
+            reading, state = read(files.writer, monotonic(), files.state, self._clock(), None)
+            if reading.found.tip == mark and state is not None:
                 self._settle(files, mark, state)
 
     # The files
 
     @contextmanager
-    def _holding(self, deadline: float, *locks: Lock) -> Iterator[None]:
-        """Hold *locks*, and turn errors into ``StoreUnavailable``."""
+    def _holding(self, deadline: float, *locks: Lock, longest: float = 0.0) -> Iterator[None]:
+        """Hold *locks*, and turn errors into ``StoreUnavailable``.
+
+        Waits until *deadline*. Longer while the thread that has the lock loads rows; and while commits are made, until
+        *longest* at most.
+        """
+        patience = deadline - monotonic()
         with ExitStack() as stack:
             for lock in locks:
-                loading = self._loading
+                loading, content = self._loading, self._content()
                 while not lock.acquire(timeout=max(0.0, deadline - monotonic())):
+                    now = monotonic()
                     loaded, loading = loading, self._loading
-                    if not (loading or loaded):  # one that has just loaded may not have released it yet
+                    before, content = content, self._content()
+                    if loading or loaded:  # one that has just loaded may not have released it yet
+                        deadline = now + WAIT
+                    elif content == before:
                         raise StoreUnavailable(f"{self._name}: the other threads took too long")
-                    deadline = monotonic() + WAIT  # the one that has it does what this one waits for
+                    elif now >= longest:
+                        raise Busy(f"{self._name}: so many write that it was not this one's turn in time")
+                    else:
+                        deadline = min(now + patience, longest)
                 stack.callback(lock.release)
             if self._closed:
                 raise StoreUnavailable(f"{self._name} has been closed")
@@ -443,6 +448,12 @@ class SQLiteRevocations:
                 yield
             except (*UNREADABLE, OSError) as error:
                 raise StoreUnavailable(f"{self._name}: {error}") from error
+
+    def _content(self) -> bytes:
+        """What the stamp says, which every commit changes."""
+        with suppress(OSError, AttributeError):  # if another thread closes it meanwhile
+            return self._files.generation.content()  # type: ignore[union-attr]
+        return b""
 
     def _open(self, deadline: float) -> Files:
         """Open the files, create what is missing, and act on a loss. Both locks are held."""
@@ -571,10 +582,9 @@ class SQLiteRevocations:
             if self._files is None:
                 raise StoreUnavailable(f"{self._name} has just become unavailable")
             reader = self._files.reader
-            with snapshot(reader, deadline):
-                meta = dict(reader.execute("SELECT name, value FROM meta"))
-                alive = EVERYTHING, oldest(self._clock(), meta["lifetime"])
-                (fences,) = reader.execute(COUNT, alive).fetchone()
+            meta = dict(persist(reader, "SELECT name, value FROM meta", deadline))
+            alive = {"everything": EVERYTHING, "oldest": oldest(self._clock(), meta["lifetime"])}
+            (fences,) = persist(reader, COUNT, deadline, alive).fetchone()
             return {
                 "store": "sqlite",
                 "path": self._path,
