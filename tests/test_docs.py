@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import time
@@ -99,6 +100,17 @@ def test_python_compiles(page):
     """Every snippet is Python."""
     for source in blocks(page, "python"):
         compile(source, str(page), "exec")
+
+
+@pytest.mark.parametrize("name", ["beaker", "django", "flask", "moving", "other-frameworks", "pyramid"])
+def test_the_first_snippet_imports_what_it_uses(name: str) -> None:
+    """What one types first, at the top of a framework's page, needs nothing but the application that is there."""
+    tree = ast.parse(blocks(ROOT / "docs" / f"{name}.md", "python")[0])
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    imported = {alias.asname or alias.name for node in ast.walk(tree) for alias in getattr(node, "names", [])}
+    assigned = {each.id for each in names if isinstance(each.ctx, ast.Store)}
+    used = {each.id for each in names if isinstance(each.ctx, ast.Load)}
+    assert used - imported - assigned <= {"app", "SecurityPolicy"}
 
 
 @each_page
