@@ -20,7 +20,7 @@ from wsgi_rollsession import RollSession, Session, StoreUnavailable, generate_ke
 from wsgi_rollsession.cli import main
 from wsgi_rollsession.cookies import PAIRS
 from wsgi_rollsession.document import encode
-from wsgi_rollsession.settings import Options
+from wsgi_rollsession.settings import DEFAULTS, Options, Settings
 from wsgi_rollsession.standing import WITHOUT, Outage, Without
 
 from .browser import Browser, Clock, untouched, wrap
@@ -128,6 +128,20 @@ def test_every_option_has_its_section():
     """docs/configuration.md has one section for each option, in the order of the code, and no other."""
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == OPTIONS
+
+
+def test_every_section_states_the_default() -> None:
+    """docs/configuration.md begins each section with the default that the code has."""
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    stated = dict(re.findall(r"^## (\w+)\n(?:Default:? |)(`[^`]+`|\w+)", text, re.MULTILINE))
+    for option, default in DEFAULTS.items():
+        shown = {True: "`true`", False: "`false`", None: "none", (): "none", time.time: "`time.time`"}
+        assert stated[option] == ("a" if option == "renew_after" else shown.get(default, f"`{default}`")), option
+    assert set(stated) - set(DEFAULTS) == {"keys", "revocations"}
+    assert (stated["keys"], stated["revocations"]) == ("Required", "Required")
+    for idle_timeout, renew_after in (("1h", 60), ("5m", 30), (None, 60)):  # a tenth, at most 60 s
+        parsed = Settings.parse({"keys": generate_key(), "revocations": "memory://", "idle_timeout": idle_timeout})
+        assert parsed.renew_after_ms == renew_after * 1000
 
 
 def test_the_outage_table_is_that_of_the_code():
