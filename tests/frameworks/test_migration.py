@@ -672,7 +672,7 @@ def test_a_refusal_quotes_nothing(clock: Clock, system: System, what: str, caplo
     good = system.issue(ALICE)
     value = {
         "unsigned": f"{planted}.{planted}:{planted}" * 3,
-        "another secret's": good[:-1] + ("A" if good[-1] != "A" else "B"),
+        "another secret's": good[:-10] + ("A" if good[-10] != "A" else "B") + good[-9:],
         "converted": good,
     }[what]
     old = system.cookie(switched_by=SWITCHED_BY, convert=convert if what == "converted" else None)
