@@ -1,6 +1,6 @@
 """Which structure the local set should be: memory, loading and look-up of four candidates, at several sizes.
 
-    python -m benchmarks.local_set_candidates            # prints the tables of docs/replica.md; some five minutes
+    python -m benchmarks.local_set_candidates            # prints the tables of docs/local-set.md; some five minutes
     python -m benchmarks.local_set_candidates --largest 1000000
 
 Each pair of candidate and size runs in a process of its own. Memory is the growth of the process (resident set),

@@ -1,4 +1,4 @@
-"""The plots of the report, as SVG and PNG."""
+"""The plots of the report, as SVG."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ def draw(data: dict[str, Any], directory: Path) -> None:
         if name in data and "missing" not in data[name]:
             figure = plot(data)
             figure.savefig(directory / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
-            figure.savefig(directory / f"{name}.png", bbox_inches="tight", dpi=110)
             plt.close(figure)
 
 

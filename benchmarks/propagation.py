@@ -119,7 +119,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize=8)
     figure.savefig(path / "propagation.svg", bbox_inches="tight", metadata={"Date": None})
-    figure.savefig(path / "propagation.png", bbox_inches="tight", dpi=110)
     plt.close(figure)
 
 

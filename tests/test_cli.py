@@ -339,6 +339,10 @@ def test_a_missing_or_malformed_key_is_a_usage_error_that_does_not_show_it(capsy
     code, out, error = run(capsys, "inspect", "a=b")
     assert code == 2
     assert secret[20:] not in out + error
+    for option in ("--keys-env", "--keys-file"):
+        code, out, error = run(capsys, "inspect", option, secret, "a=b")
+        assert code in (1, 2)
+        assert error.startswith("rollsession: ") and secret[20:] not in out + error
 
 
 @pytest.mark.parametrize("how", ["tag", "session", "everything"])

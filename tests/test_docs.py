@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import time
@@ -19,7 +20,7 @@ from wsgi_rollsession import RollSession, Session, StoreUnavailable, generate_ke
 from wsgi_rollsession.cli import main
 from wsgi_rollsession.cookies import PAIRS
 from wsgi_rollsession.document import encode
-from wsgi_rollsession.settings import Options
+from wsgi_rollsession.settings import DEFAULTS, Options, Settings
 from wsgi_rollsession.standing import WITHOUT, Outage, Without
 
 from .browser import Browser, Clock, untouched, wrap
@@ -101,6 +102,17 @@ def test_python_compiles(page):
         compile(source, str(page), "exec")
 
 
+@pytest.mark.parametrize("name", ["beaker", "django", "flask", "moving", "other-frameworks", "pyramid"])
+def test_the_first_snippet_imports_what_it_uses(name: str) -> None:
+    """What one types first, at the top of a framework's page, needs nothing but the application that is there."""
+    tree = ast.parse(blocks(ROOT / "docs" / f"{name}.md", "python")[0])
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    imported = {alias.asname or alias.name for node in ast.walk(tree) for alias in getattr(node, "names", [])}
+    assigned = {each.id for each in names if isinstance(each.ctx, ast.Store)}
+    used = {each.id for each in names if isinstance(each.ctx, ast.Load)}
+    assert used - imported - assigned <= {"app", "SecurityPolicy"}
+
+
 @each_page
 def test_option_names(page):
     """The options that snippets give to the filter are those of the settings, and no other text misspells one."""
@@ -116,6 +128,20 @@ def test_every_option_has_its_section():
     """docs/configuration.md has one section for each option, in the order of the code, and no other."""
     text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == OPTIONS
+
+
+def test_every_section_states_the_default() -> None:
+    """docs/configuration.md begins each section with the default that the code has."""
+    text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    stated = dict(re.findall(r"^## (\w+)\n(?:Default:? |)(`[^`]+`|\w+)", text, re.MULTILINE))
+    for option, default in DEFAULTS.items():
+        shown = {True: "`true`", False: "`false`", None: "none", (): "none", time.time: "`time.time`"}
+        assert stated[option] == ("a" if option == "renew_after" else shown.get(default, f"`{default}`")), option
+    assert set(stated) - set(DEFAULTS) == {"keys", "revocations"}
+    assert (stated["keys"], stated["revocations"]) == ("Required", "Required")
+    for idle_timeout, renew_after in (("1h", 60), ("5m", 30), (None, 60)):  # a tenth, at most 60 s
+        parsed = Settings.parse({"keys": generate_key(), "revocations": "memory://", "idle_timeout": idle_timeout})
+        assert parsed.renew_after_ms == renew_after * 1000
 
 
 def test_the_outage_table_is_that_of_the_code():

@@ -232,6 +232,7 @@ def test_keys_from_the_environment(load: Any, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (f"keys_env = {KEY}\n", "keys_env: requires the name of a variable that is set, received 'rollsession_v1_…'"),
         ("keys_env = NOT_SET_ANYWHERE\n", "keys_env: requires the name of a variable that is set, received 'NOT_SET"),
         (f"keys_env = PATH\nkeys = {KEY}\n", "keys_env: requires that keys is not given too"),
     ],

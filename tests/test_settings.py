@@ -446,6 +446,9 @@ def test_representations_carry_no_secret() -> None:
         {"keys": KEY.removeprefix("rollsession_")},
         {"keys": {KEY: 1}, "idle_timeout": "never"},
         {"keys": KEY, "nonsense": 1},
+        *({"keys": KEY, option: KEY} for option in ("samesite", "outage", "idle_timeout", "cookie_path", "roll_if")),
+        {"keys": KEY, KEY: 1},
+        {"keys": KEY, "revocations": KEY},
     ],
 )
 def test_keys_are_in_no_error(options: dict[str, Any]) -> None:

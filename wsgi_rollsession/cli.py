@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import policy, seal, token
-from .errors import ConfigurationError, RollSessionError
+from .errors import ConfigurationError, RollSessionError, without_keys
 from .keys import KeyRing, generate_key
 from .presented import Opened, Presented, rank
 from .revocation import Revocations, StoreOptions, open_store
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rollsession: {error}", file=sys.stderr)
         return 2
     except (RollSessionError, Refused, OSError) as error:
-        print(f"rollsession: {error}", file=sys.stderr)
+        print(f"rollsession: {without_keys(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

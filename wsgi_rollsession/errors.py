@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+_KEY = re.compile("rollsession_v1_[A-Za-z0-9_-]+")
+
+
+def without_keys(text: str) -> str:
+    """*text* without the keys that stand in it: one may have been given where a name belongs, and be quoted."""
+    return _KEY.sub("rollsession_v1_…", text)
+
 
 class RollSessionError(Exception):
     """Base of every exception raised by wsgi_rollsession."""
@@ -12,6 +21,9 @@ class ConfigurationError(RollSessionError, ValueError):
 
     The values of keys, and the passwords in store URLs, never appear in it.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_keys(message))
 
 
 class SessionValueError(RollSessionError, TypeError):

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .errors import ConfigurationError
-from .moving import OldSession
+from .moving import OldSession, Refused
 from .settings import Duration, seconds
 
 __all__ = ["BeakerCookie", "DjangoCookie", "FlaskCookie", "PyramidCookie"]
@@ -34,10 +34,12 @@ class _OldCookie:
         switched_by: when the switch will be over: a date, a time (ISO 8601, in UTC unless it says otherwise), or an
             aware ``datetime``. A revocation store that begins later has lost its data, and with it the knowledge which
             old cookies have been used: they are refused then.
-        lifetime: for how long after its issue a cookie is accepted, as the old system did.
+        lifetime: for how long after its issue a cookie is accepted, as the old system did: seconds, or text such as
+            ``"14d"``.
         cookie_name: and ``path`` and ``domain``: as the old system had them.
         convert: receives the data of an old session, and returns what is to be stored here, such as the user's id under
-            this application's ``identity_key``. Whatever it raises refuses the cookie, and the log says so.
+            this application's ``identity_key``. Whatever it raises refuses the cookie; the log names the exception
+            without its message, which may quote the data.
     """
 
     def __init__(
@@ -61,14 +63,14 @@ class _OldCookie:
 
     def _session(self, name: str, data: Any, created: float, issued: float, lifetime_s: float) -> OldSession:
         if not isinstance(data, dict):
-            raise ValueError("it holds no mapping")
+            raise Refused("it holds no mapping")
         if self._convert is not None:
             try:
                 data = self._convert(data)
             except Exception as error:
-                raise ValueError(f"convert: {type(error).__name__}: {error}") from error
+                raise Refused(f"convert: {type(error).__name__}") from error
             if not isinstance(data, dict):
-                raise ValueError(f"convert: requires a dict, received {type(data).__name__}")
+                raise Refused(f"convert: requires a dict, received {type(data).__name__}")
         return OldSession(f"{type(self).__name__} {name}", data, created, issued, issued + lifetime_s)
 
 
@@ -111,7 +113,7 @@ class FlaskCookie(_OldCookie):
         try:
             data, at = self._serializer.loads(value, return_timestamp=True)
         except BadData as error:
-            raise ValueError(str(error)) from None
+            raise Refused(type(error).__name__) from None
         issued = at.timestamp()
         # Without the signature, which can be spelled in several ways.
         return self._session(value.rpartition(".")[0], data, issued, issued, self.lifetime_s)
@@ -122,6 +124,8 @@ class PyramidCookie(_OldCookie):
 
     Args:
         secret: as it was, and ``hashalg`` and ``salt``.
+        identity_key: where that application keeps who is logged in: ``auth.userid`` is Pyramid's own. With the time of
+            its creation, it names a session.
         lifetime: the factory's ``timeout``.
     """
 
@@ -152,7 +156,7 @@ class PyramidCookie(_OldCookie):
             issued, created, data = self._serializer.loads(value.encode("ascii"))
             issued, created = float(issued), float(created)
         except TypeError:
-            raise ValueError("it holds something else than a session") from None
+            raise Refused("it holds something else than a session") from None
         user = data.get(self._identity_key) if isinstance(data, dict) else None
         # Every response brings another cookie of the same session: all of them count as one.
         return self._session(f"{created!r} {user!r}", data, created, issued, self.lifetime_s)
@@ -164,7 +168,7 @@ class BeakerCookie(_OldCookie):
     Beaker's default is pickle, which runs what a cookie says: such cookies are refused, and their users log in again.
 
     Args:
-        validate_key: as it was, and ``encrypt_key`` and ``crypto_type``.
+        validate_key: as it was, and ``encrypt_key``, ``crypto_type`` and ``encrypt_nonce_bits``.
         lifetime: Beaker's ``session.timeout``, or how long a cookie is to be accepted if there is none.
     """
 
@@ -203,11 +207,11 @@ class BeakerCookie(_OldCookie):
         try:
             opened = self._open({"cookie": f"{self.cookie_name}={value}"}, **self._options)
         except Exception as error:  # what Beaker, its cryptography and JSON raise
-            raise ValueError(str(error) or type(error).__name__) from None
+            raise Refused(type(error).__name__) from None
         data = getattr(opened, "accessed_dict", {})  # it has none if it has found no cookie
         name, issued, created = (data.get(key) for key in ("_id", "_accessed_time", "_creation_time"))
         if not isinstance(name, str) or not isinstance(issued, float) or not isinstance(created, float):
-            raise ValueError("it does not say which session it is, or of when")
+            raise Refused("it does not say which session it is, or of when")
         own = {"_id", "_accessed_time", "_creation_time", "_domain", "_path", "_expires"}
         data = {key: value for key, value in data.items() if key not in own}
         return self._session(name, data, created, issued, self.lifetime_s)
@@ -248,7 +252,7 @@ class DjangoCookie(_OldCookie):
         try:
             data = self._signer.unsign_object(value, serializer=JSONSerializer)
         except BadSignature as error:
-            raise ValueError(str(error)) from None
+            raise Refused(type(error).__name__) from None
         signed = value.rpartition(":")[0]  # without the signature, which can be spelled in several ways
         issued = float(b62_decode(signed.rpartition(":")[2]))
         expiry = data.get("_session_expiry") if isinstance(data, dict) else None

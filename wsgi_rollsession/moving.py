@@ -35,6 +35,10 @@ _VERSION = 1
 _MOST_VALUES = 4
 
 
+class Refused(ValueError):
+    """An old cookie is not accepted. The message is logged: it must quote nothing of the cookie, or of its session."""
+
+
 class OldSession(NamedTuple):
     """What an old cookie says. Times are Unix seconds."""
 
@@ -59,7 +63,11 @@ class OldCookies(Protocol):
     switched_by: float
 
     def read(self, value: str) -> OldSession:
-        """What a cookie says. Raises ``ValueError`` if it is not authentic, or nothing that can move in."""
+        """What a cookie says.
+
+        Raises:
+            ValueError: it is not authentic, or nothing that can move in. The log shows the message of ``Refused`` only.
+        """
 
 
 class Moving:
@@ -102,7 +110,8 @@ class Moving:
             try:
                 return self._translated(old, old.read(value), header)
             except (ValueError, RollSessionError) as error:
-                refusal = str(error)  # an error kept in a frame that it refers to would be a cycle
+                # Others' messages may quote the cookie. (An error kept in a frame that it refers to would be a cycle.)
+                refusal = str(error) if isinstance(error, (Refused, RollSessionError)) else type(error).__name__
                 level = logging.WARNING if isinstance(error, SessionTooLarge) else logging.INFO
         if refusal:
             log.log(level, "old cookie %r refused: %s", old.cookie_name, refusal)
@@ -112,15 +121,15 @@ class Moving:
         """The session as an early epoch of a login here; or, if nobody is logged in, its data.
 
         Raises:
-            ValueError, RollSessionError: it cannot move in.
+            Refused, RollSessionError: it cannot move in.
         """
         site = self._site
         settings, cookies = site.settings, site.cookies
         now, created = int(settings.clock() * 1000), int(session.created * 1000)
         if now >= min(session.ends, session.issued + old.lifetime_s) * 1000:
-            raise ValueError("it has expired")
+            raise Refused("it has expired")
         if max(session.issued * 1000, created) > now + CLOCK_TOLERANCE_MS:
-            raise ValueError("it was issued in the future")
+            raise Refused("it was issued in the future")
         for key, value in session.data.items():
             check(key, value)
         data = encode(session.data).encode("utf-8") if session.data else EMPTY

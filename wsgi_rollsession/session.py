@@ -249,7 +249,8 @@ class Session(MutableMapping[str, Any]):
             SessionConflict: somebody was logged in, and that session has ended since it was loaded, or (``versioned``)
                 another request wrote it: its data must not live on. ``invalidate()`` forgets them, and then this works.
             StoreUnavailable: somebody is logged in, and the store cannot be asked.
-            ValueError: what should be a duration is not one; or there are more than 32 tags.
+            ValueError: what should be a duration is not one; a tag is empty; or there are more than 32 tags.
+            TypeError: *tags* are one text, or not all of them are text.
             SessionCommitted
         """
         idle_s = None if idle_timeout is None else seconds("idle_timeout", idle_timeout, smallest=1)
@@ -264,7 +265,8 @@ class Session(MutableMapping[str, Any]):
         If somebody logs in or out in this request, that is saved first.
 
         Raises:
-            ValueError: the session does not have that tag.
+            ValueError: the session does not have that tag, or it is empty.
+            TypeError: it is no text.
             SessionConflict: somebody else ended the session, or revoked the tag, meanwhile.
             StoreUnavailable: the store did not confirm it. The other sessions may still be alive.
             SessionTooLarge

@@ -201,11 +201,18 @@ class Sessions:
 
         Raises:
             StoreUnavailable: the store did not confirm it. The sessions may still be alive.
+            ValueError: a tag is empty.
+            TypeError: a tag is no text.
         """
         self.revocations.fence_now([tag_key(each) for each in (tag, *tags)])
 
     def revoke_session(self, session_id: str) -> None:
-        """End the login with this ``session.id``, whoever holds it. Raises ``StoreUnavailable``, as ``revoke``."""
+        """End the login with this ``session.id``, whoever holds it.
+
+        Raises:
+            StoreUnavailable: as ``revoke``.
+            ValueError: it is not 32 hexadecimal digits.
+        """
         if not isinstance(session_id, str) or not _is_id(
             session_id
         ):  # a fence for anything else would end nothing, and look like success

@@ -661,6 +661,29 @@ def test_garbage(clock: Clock, system: System, caplog: pytest.LogCaptureFixture)
         caplog.clear()
 
 
+@pytest.mark.parametrize("what", ["unsigned", "another secret's", "converted"])
+def test_a_refusal_quotes_nothing(clock: Clock, system: System, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says that an old cookie was refused, and shows no part of it: no signature, no data, nothing planted."""
+
+    def convert(data: dict[str, Any]) -> dict[str, Any]:
+        return {"user_id": int(data["user_id"])}  # whose error quotes what is no number
+
+    planted = "\x1b[31mplanted"
+    good = system.issue(ALICE)
+    value = {
+        "unsigned": f"{planted}.{planted}:{planted}" * 3,
+        "another secret's": good[:-10] + ("A" if good[-10] != "A" else "B") + good[-9:],
+        "converted": good,
+    }[what]
+    old = system.cookie(switched_by=SWITCHED_BY, convert=convert if what == "converted" else None)
+    browser = Browser(site(clock, old), clock)
+    with caplog.at_level(logging.INFO):
+        assert browser.call(who, header=f"{old.cookie_name}={value}").result is None
+    assert "refused" in caplog.text
+    assert "alice" not in caplog.text and planted[0] not in caplog.text and "planted" not in caplog.text
+    assert not any(value[at : at + 10] in caplog.text for at in range(len(value) - 9))
+
+
 def test_several_values_under_one_name(clock: Clock, system: System) -> None:
     """Of several cookies of one name, for several paths, one that is authentic counts."""
     old = system.cookie(switched_by=SWITCHED_BY)

@@ -3,7 +3,7 @@
 Small sets are a dictionary. Past ``RECENT`` entries it is moved into a table of 65536 buckets: the first two
 bytes of a key (it is a hash already, so evenly spread) choose the bucket, a byte string of ten-byte records
 (six more bytes of the key, and the number) which ``rfind`` searches. Measured against its rivals by
-benchmarks/local_set_candidates.py, see docs/replica.md.
+benchmarks/local_set_candidates.py, see docs/local-set.md.
 """
 
 from __future__ import annotations
