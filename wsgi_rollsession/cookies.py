@@ -69,7 +69,7 @@ class Found(NamedTuple):
 class Cookies:
     """The cookies of one configuration: everything that can be prepared at start-up is."""
 
-    __slots__ = ("_attributes", "_deletions", "_settings", "_slots", "anonymous", "slot")
+    __slots__ = ("_attributes", "_deletions", "_names", "_settings", "_slots", "anonymous", "slot")
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -81,6 +81,9 @@ class Cookies:
         #: The name of the cookie that says which pair was used last.
         self.slot = f"{anonymous}-slot"
         self._slots = {f"{anonymous}-{pair}{half}": pair for pair in range(1, PAIRS + 1) for half in ("", "b")}
+        #: Every name of ours, and of a lease whose.
+        self._names = {name: "" for name in (anonymous, *self._slots, self.slot)}
+        self._names |= {name + _LEASE: name for name in (anonymous, *self._slots)}
         # WebOb validates and writes the attributes, once.
         cookie = make_cookie(
             "n",
@@ -105,25 +108,20 @@ class Cookies:
         sessions: list[tuple[str, str]] = []
         leases: dict[str, list[str]] = {}
         slot = 0
-        ours, slots = self.anonymous, self._slots
-        at = header.find(ours)
-        while at >= 0:  # from one of ours to the next
-            stop = header.find(";", at)
-            if stop < 0:
-                stop = len(header)
-            if at == 0 or header.startswith("; ", at - 2) or _begins(header, at):
-                equals = header.find("=", at, stop)
-                name = header[at:equals] if equals > 0 else ""
-                value = header[equals + 1 : stop].strip(_BLANK_OR_QUOTE)
-                if name in slots or name == ours:
-                    sessions.append((name, value))
-                elif name.endswith(_LEASE):
-                    owner = name[: -len(_LEASE)]
-                    if owner in slots or owner == ours:
-                        leases.setdefault(owner, []).append(value)
-                elif name == self.slot:
-                    slot = int(value) if value in ("1", "2", "3", "4") else 0
-            at = header.find(ours, stop)
+        names = self._names
+        for cookie in header.split(";"):
+            name, equals, value = cookie.partition("=")
+            name = name.lstrip(_BLANK)
+            owner = names.get(name)
+            if owner is None or not equals:
+                continue
+            value = value.strip(_BLANK_OR_QUOTE)
+            if owner:
+                leases.setdefault(owner, []).append(value)
+            elif name == self.slot:
+                slot = int(value) if value in ("1", "2", "3", "4") else 0
+            else:
+                sessions.append((name, value))
         return Found(sessions, leases, slot)
 
     def last_lease(self, header: str) -> Lease | None:
@@ -196,11 +194,3 @@ class Cookies:
             )
             for form in forms
         ]  # fmt: skip
-
-
-def _begins(header: str, at: int) -> bool:
-    """Whether a cookie begins at *at*, rather than some other cookie's value containing our name."""
-    at -= 1
-    while at >= 0 and header[at] in _BLANK:
-        at -= 1
-    return at < 0 or header[at] == ";"
