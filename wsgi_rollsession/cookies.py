@@ -82,7 +82,7 @@ class Cookies:
         self.slot = f"{anonymous}-slot"
         self._slots = {f"{anonymous}-{pair}{half}": pair for pair in range(1, PAIRS + 1) for half in ("", "b")}
         #: Every name of ours, and of a lease whose.
-        self._names = {name: "" for name in (anonymous, *self._slots, self.slot)}
+        self._names = dict.fromkeys((anonymous, *self._slots, self.slot), "")
         self._names |= {name + _LEASE: name for name in (anonymous, *self._slots)}
         # WebOb validates and writes the attributes, once.
         cookie = make_cookie(
