@@ -750,8 +750,7 @@ class TestContractOfARestrictedUser(SharedRevocationContract):
         return lambda options: open_store(url, options)
 
     @pytest.fixture
-    def kept_until(self, restricted: Callable[..., None]) -> KeptUntil:
-        restricted("follow", "+xlen", "+pexpiretime")
+    def kept_until(self) -> KeptUntil:
         return kept_in_redis
 
 

@@ -114,7 +114,7 @@ class TestRestrictedClusterContract(SharedRevocationContract):
     @pytest.fixture
     def open_store(self, cluster: ClusterGroup, cluster_url: str) -> Iterator[Callable[[StoreOptions], Revocations]]:
         for server in cluster.primaries:
-            server.command(*documented_acl("cluster", "+xlen", "+pexpiretime"))
+            server.command(*documented_acl("cluster", "+xlen"))
         yield lambda options: open_store(as_user(cluster_url) + "?follow=1", options)
         for server in cluster.primaries:
             server.command("ACL", "DELUSER", "rollsession")
