@@ -28,6 +28,9 @@ from typing import Any
 import pytest
 import redis
 
+from wsgi_rollsession.revocation import StoreOptions, open_store
+from wsgi_rollsession.revocation.redis import RedisRevocations
+
 HOST = "127.0.0.1"
 
 
@@ -569,6 +572,30 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
     redis_server.command("FLUSHALL")
     with running(Proxy(redis_server.port)) as one:
         yield one
+
+
+#: Opens a store at a URL; or with other options.
+Opener = Callable[..., RedisRevocations]
+HOUR = StoreOptions(lifetime_ms=3_600_000)
+
+
+@pytest.fixture
+def opened() -> Iterator[Opener]:
+    """Opens stores, and closes them after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def opener(url: str, options: StoreOptions = HOUR) -> RedisRevocations:
+            store = open_store(url, options)
+            assert isinstance(store, RedisRevocations)
+            stack.callback(store.close)
+            return store
+
+        yield opener
+
+
+def key() -> bytes:
+    """That of a session's fence."""
+    return os.urandom(16)
 
 
 def kept_in_redis(store: Any, key: bytes) -> float:

@@ -177,6 +177,16 @@ def test_fields_joined_by_a_comma_are_a_limit() -> None:
 # A bounded number
 
 
+def arranged(answers: list[tuple[int, Answer]], order: str) -> list[tuple[int, Answer]]:
+    """The answers, in the order in which they arrive."""
+    match order:
+        case "as sent":
+            return answers
+        case "reversed":
+            return answers[::-1]
+    return random.Random(1).sample(answers, len(answers))
+
+
 @pytest.mark.parametrize("order", ["as sent", "reversed", "shuffled"])
 def test_the_images_of_a_first_visit_share_one_cookie(naming: tuple[dict[str, Any], str], order: str) -> None:
     """Thirty parallel requests that each begin an anonymous session leave one cookie, and it works."""
@@ -184,11 +194,7 @@ def test_the_images_of_a_first_visit_share_one_cookie(naming: tuple[dict[str, An
     clock = Clock()
     browser = open_browser(clock, **options)
     answers = [(at, browser.call(put("seen", at))) for at in range(30)]
-    if order == "reversed":
-        answers.reverse()
-    elif order == "shuffled":
-        random.Random(1).shuffle(answers)
-    for at, answer in answers:
+    for at, answer in arranged(answers, order):
         browser.receive(answer)
         assert keys(browser) == {base}
         assert browser.do(get("seen")) == at
@@ -249,11 +255,7 @@ def test_logins_in_parallel(naming: tuple[dict[str, Any], str], before: str, ord
     assert len(answers) == (1 if before.startswith("somebody") else 15), (
         "over somebody, one wins and the others conflict"
     )
-    if order == "reversed":
-        answers.reverse()
-    elif order == "shuffled":
-        random.Random(1).shuffle(answers)
-    for at, answer in answers:
+    for at, answer in arranged(answers, order):
         browser.receive(answer)
         assert browser.do(who) == f"user{at}"
         assert len(f"Cookie: {browser.header()}") < 8190 / 2

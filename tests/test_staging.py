@@ -176,6 +176,12 @@ def outcome(session: Session) -> Any:
     return session.copy(), session.version, session.ended, sorted(session.tags)
 
 
+def assert_alike(scene: Scene, other: Scene) -> None:
+    """What both browsers hold says the same."""
+    assert scene.browser.do(outcome) == other.browser.do(outcome)
+    assert set(scene.browser.cookies) == set(other.browser.cookies)
+
+
 @pytest.mark.parametrize("versioned", [False, True], ids=["", "versioned"])
 @pytest.mark.parametrize("does_it", [False, True], ids=["refused", "done, and not confirmed"])
 @pytest.mark.parametrize("before", BEFORE)
@@ -314,8 +320,7 @@ def test_what_was_too_large_can_be_made_smaller(action: str, before: str) -> Non
     scene.browser.do(careful)
     other.browser.do(STAGED[action])
 
-    assert scene.browser.do(outcome) == other.browser.do(outcome)
-    assert set(scene.browser.cookies) == set(other.browser.cookies)
+    assert_alike(scene, other)
 
 
 # Going back
@@ -365,8 +370,7 @@ def test_revert_goes_back_to_what_was_saved(saved: str, before: str) -> None:
     scene.browser.do(tries)
     other.browser.do(once)
 
-    assert scene.browser.do(outcome) == other.browser.do(outcome)
-    assert set(scene.browser.cookies) == set(other.browser.cookies)
+    assert_alike(scene, other)
 
 
 @pytest.mark.parametrize("before", BEFORE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import threading
 import time
@@ -13,32 +12,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.faults.test_redis_standalone import CALL, STORE
-from tests.servers import Proxy, RedisServer, free_port, running
+from tests.servers import Opener, Proxy, RedisServer, free_port, key, running
 from wsgi_rollsession.errors import StoreUnavailable
-from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
-from wsgi_rollsession.revocation.redis import RedisRevocations, node
+from wsgi_rollsession.revocation.redis import node
 from wsgi_rollsession.revocation.redis.wire import KEEPALIVE
 
-HOUR = StoreOptions(lifetime_ms=3_600_000)
 #: Seconds that a busy machine may add to a call.
 BUSY = 0.75
 
 Report = Callable[..., None]
-Opener = Callable[[str], RedisRevocations]
-
-
-@pytest.fixture
-def opened() -> Iterator[Opener]:
-    """Opens stores, and closes them after the test."""
-    with contextlib.ExitStack() as stack:
-
-        def opener(url: str) -> RedisRevocations:
-            store = RedisRevocations.from_url(url, HOUR)
-            stack.callback(store.close)
-            return store
-
-        yield opener
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +36,6 @@ def seconds(function: Callable[[], object]) -> float:
     with contextlib.suppress(StoreUnavailable):
         function()
     return time.monotonic() - begun
-
-
-def key() -> bytes:
-    return os.urandom(16)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.servers import Proxy, RedisServer, as_user, documented_acl, kept_in_redis, running, wait_until
+from tests.servers import Opener, Proxy, RedisServer, as_user, documented_acl, kept_in_redis, key, running, wait_until
 from wsgi_rollsession.errors import ConfigurationError, StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S
@@ -30,29 +30,8 @@ from wsgi_rollsession.revocation.redis.address import CALL_TIMEOUT, parse
 from wsgi_rollsession.revocation.redis.sentinel import SentinelLink
 from wsgi_rollsession.testing.stores import KeptUntil, SharedRevocationContract
 
-HOUR = StoreOptions(lifetime_ms=3_600_000)
 #: The documented bound, and what a busy machine may add to it.
 BOUND = CALL_TIMEOUT + 2.0
-
-Opener = Callable[..., RedisRevocations]
-
-
-def key() -> bytes:
-    return os.urandom(16)
-
-
-@pytest.fixture
-def opened() -> Iterator[Opener]:
-    """Opens stores, and closes them after the test."""
-    with contextlib.ExitStack() as stack:
-
-        def opener(url: str, options: StoreOptions = HOUR) -> RedisRevocations:
-            store = open_store(url, options)
-            assert isinstance(store, RedisRevocations)
-            stack.callback(store.close)
-            return store
-
-        yield opener
 
 
 # The URL
