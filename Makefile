@@ -29,8 +29,9 @@ test: $(VENV)/test.stamp
 histories: $(VENV)/test.stamp
 	$(PY) -m tests.histories --count 200000 --processes 2 --seed 1 --out docs/histories.md $(ARGS)
 
+# One after the other: some of them are held to a bound, and need the machine for themselves.
 test-slow: $(VENV)/test.stamp
-	$(PY) -m pytest -m slow -n auto --dist worksteal $(ARGS)
+	$(PY) -m pytest -m slow $(ARGS)
 
 # An environment of its own: these suites want other versions of pytest than ours.
 test-frameworks: $(VENV)-frameworks/made.stamp
