@@ -28,7 +28,9 @@ from typing import Any
 import pytest
 import redis
 
+from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions, open_store
+from wsgi_rollsession.revocation.fence import EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
 
 HOST = "127.0.0.1"
@@ -596,6 +598,19 @@ def opened() -> Iterator[Opener]:
 def key() -> bytes:
     """That of a session's fence."""
     return os.urandom(16)
+
+
+def answers(store: Any) -> bool:
+    """Whether it can be asked now."""
+    try:
+        return bool(store.lookup_now([EVERYTHING]))
+    except StoreUnavailable:
+        return False
+
+
+def is_fresh(store: RedisRevocations) -> bool:
+    """Whether loads are answered from the local set now."""
+    return store._follower is not None and time.monotonic() < store._follower.fresh_until
 
 
 def kept_in_redis(store: Any, key: bytes) -> float:

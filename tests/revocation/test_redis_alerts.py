@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from tests.faults.test_redis_standalone import server_with_clock
-from tests.servers import Opener, Proxy, RedisServer, free_port, key, running, wait_until
+from tests.servers import Opener, Proxy, RedisServer, answers, free_port, key, running, wait_until
 from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
-from wsgi_rollsession.revocation.redis import RedisRevocations
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operating-redis.md"
 
@@ -45,13 +44,6 @@ def rows() -> dict[str, str]:
 def server() -> Iterator[RedisServer]:
     with running(RedisServer()) as one:
         yield one
-
-
-def answers(store: RedisRevocations) -> bool:
-    try:
-        return bool(store.lookup_now([EVERYTHING]))
-    except StoreUnavailable:
-        return False
 
 
 def lines(caplog: pytest.LogCaptureFixture, pattern: str, level: int = logging.ERROR) -> list[str]:
