@@ -10,7 +10,7 @@ from wsgi_rollsession import SessionConflict, SessionTooLarge, StoreUnavailable
 from wsgi_rollsession.session import exchange_of
 
 from .acts import Acts
-from .model import EVERYTHING, Life, Setup, Visit
+from .model import EVERYTHING, Setup, Visit
 from .operations import Operations
 from .referee import Referee
 from .request import Failure, Logs, Request, application, cookies_of
@@ -421,7 +421,6 @@ class Machine:
         before, turns = self.referee.living(browser), browser.turn - request.turn
         for life in request.begun:
             life.late = browser.turn
-        deletes_only = [name for name, value, _ in request.answer if value is None]
         for name, value, max_age in request.answer:
             if name == SLOT:
                 late = browser.turn > request.turn and value != browser.jar.get(SLOT, (value, 0))[0]
@@ -432,51 +431,8 @@ class Machine:
         browser.turn += request.turns
         for name in browser.jar:
             self.referee.check(name == SLOT or name.removesuffix("-lease") in NAMES, "5: a cookie of an unknown name")
-        if not before:
-            return
-        after = self.referee.living(browser, late=True)
-        for life, activity in before.items():
-            if turns >= 4:
-                self.counts["met: four logins while a response was on its way"] += 1
-                continue
-            if life in after:
-                late = self.world.clock.wall - request.committed_at
-                back = activity - after[life]
-                if request.extends and late >= 0 and not self._was_renewed(life, request, 1):
-                    allowed = late + request.process.setup.renew_after_s * 1000
-                    allowed += self.world.clock.highest - self.world.clock.wall
-                    self.referee.check(back <= allowed, f"4: the activity of {life} went back by {back} ms")
-                continue
-            if self._was_renewed(life, request, 2):
-                self.counts["met: two epochs during one late response"] += 1
-                continue
-            if "forget" in request.acts and deletes_only:
-                continue
-            visit = request.visit
-            base = visit.base if visit is not None else None
-            if life.browser is browser and self._shares_slot(life, request):
-                self.counts["met: logins in parallel"] += 1
-                continue
-            raise AssertionError(f"2: {life} was lost when {'a dead' if base is None else 'another'} response arrived")
-
-    def _shares_slot(self, life: Life, request: Request) -> bool:
-        """Whether a response has to do with a login that was made in parallel with *life*; or that was late by four."""
-        others = [each.copy.life for _, each in request.presented if each.copy.life is not life]
-        others = [each for each in others if each.browser is life.browser]
-        turns = [each.turn for each in others]
-        if "login" in request.acts:
-            turns.append(request.turn)
-        if life.untold or life.turn in turns or life.late - life.turn >= 4:
-            return True
-        if life.browser.set_back >= min(turns, default=request.turn):
-            return True  # a late answer has set the slot back, and so it is used again earlier
-        # A cookie that arrived late lies ahead in the row, and its slot is used again while its deletion is on its way.
-        return any(
-            each.ended is not None and each.ended <= request.sent_at and life.turn - each.turn >= 4 for each in others
-        )
-
-    def _was_renewed(self, life: Life, request: Request, times: int) -> bool:
-        return sum(event > request.sent_at for event in life.renewed) >= times
+        if before:
+            self.referee.arrived(request, browser, before, turns)
 
     def step_lost(self, number: int) -> None:
         """The answer never arrives."""

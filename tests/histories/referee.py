@@ -124,6 +124,58 @@ class Referee:
             raise AssertionError(f"2: {life} was lost")
         raise AssertionError(f"5: a fence for an anonymous session: {life}")
 
+    def arrived(self, request: Request, browser: Browser, before: dict[Life, int], turns: int) -> None:
+        """An answer has reached a browser, and has taken none of the logins from it that it held before.
+
+        Args:
+            before: what ``living`` found then.
+            turns: how many logins and logouts have arrived since the request was sent.
+        """
+        deletes = any(value is None for _, value, _ in request.answer)
+        after = self.living(browser, late=True)
+        for life, activity in before.items():
+            if turns >= 4:
+                self.counts["met: four logins while a response was on its way"] += 1
+                continue
+            if life in after:
+                late = self.world.clock.wall - request.committed_at
+                back = activity - after[life]
+                if request.extends and late >= 0 and not self._was_renewed(life, request, 1):
+                    allowed = late + request.process.setup.renew_after_s * 1000
+                    allowed += self.world.clock.highest - self.world.clock.wall
+                    self.check(back <= allowed, f"4: the activity of {life} went back by {back} ms")
+                continue
+            if self._was_renewed(life, request, 2):
+                self.counts["met: two epochs during one late response"] += 1
+                continue
+            if "forget" in request.acts and deletes:
+                continue
+            visit = request.visit
+            base = visit.base if visit is not None else None
+            if life.browser is browser and self._shares_slot(life, request):
+                self.counts["met: logins in parallel"] += 1
+                continue
+            raise AssertionError(f"2: {life} was lost when {'a dead' if base is None else 'another'} response arrived")
+
+    def _shares_slot(self, life: Life, request: Request) -> bool:
+        """Whether a response has to do with a login that was made in parallel with *life*; or that was late by four."""
+        others = [each.copy.life for _, each in request.presented if each.copy.life is not life]
+        others = [each for each in others if each.browser is life.browser]
+        turns = [each.turn for each in others]
+        if "login" in request.acts:
+            turns.append(request.turn)
+        if life.untold or life.turn in turns or life.late - life.turn >= 4:
+            return True
+        if life.browser.set_back >= min(turns, default=request.turn):
+            return True  # a late answer has set the slot back, and so it is used again earlier
+        # A cookie that arrived late lies ahead in the row, and its slot is used again while its deletion is on its way.
+        return any(
+            each.ended is not None and each.ended <= request.sent_at and life.turn - each.turn >= 4 for each in others
+        )
+
+    def _was_renewed(self, life: Life, request: Request, times: int) -> bool:
+        return sum(event > request.sent_at for event in life.renewed) >= times
+
     def living(self, browser: Browser, *, late: bool = False) -> dict[Life, int]:
         """The logins that a browser holds and that are surely alive, and their last activity.
 
