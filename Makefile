@@ -10,6 +10,8 @@
 SHELL := /bin/sh
 VENV ?= .venv
 PY := $(VENV)/bin/python
+# In the order of the files: the slowest come early. By itself xdist begins with the files that have the most tests.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 INPUTS := setup.py $(wildcard requirements/*.txt) tests/fetch_redis.py
 
 .PHONY: help demo test test-slow test-frameworks histories lint format typecheck coverage clean
@@ -21,12 +23,13 @@ demo: $(VENV)/demo.stamp
 
 # The environment's bin comes last on PATH: a redis-server of the system is preferred to the fetched one.
 test: $(VENV)/test.stamp
-	PATH="$$PATH:$(CURDIR)/$(VENV)/bin" $(PY) -m pytest -n auto --dist loadfile $(ARGS)
+	PATH="$$PATH:$(CURDIR)/$(VENV)/bin" $(PY) -m pytest $(PARALLEL) $(ARGS)
 
 # 200,000 random histories, into the page.
 histories: $(VENV)/test.stamp
 	$(PY) -m tests.histories --count 200000 --processes 2 --seed 1 --out docs/histories.md $(ARGS)
 
+# One after the other: some of them are held to a bound, and need the machine for themselves.
 test-slow: $(VENV)/test.stamp
 	$(PY) -m pytest -m slow $(ARGS)
 
@@ -37,7 +40,7 @@ test-frameworks: $(VENV)-frameworks/made.stamp
 	$(VENV)-frameworks/bin/python -m tests.frameworks.upstream_pyramid --cache $(VENV)-frameworks/sdists
 
 coverage: $(VENV)/test.stamp
-	PATH="$$PATH:$(CURDIR)/$(VENV)/bin" $(PY) -m pytest -n auto --dist loadfile --cov --cov-report=term $(ARGS)
+	PATH="$$PATH:$(CURDIR)/$(VENV)/bin" $(PY) -m pytest $(PARALLEL) --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/lint.stamp
 	$(PY) -m ruff check .

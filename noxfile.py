@@ -6,7 +6,7 @@ nox.options.error_on_missing_interpreters = False  # named as skipped in nox's s
 nox.options.default_venv_backend = "venv"
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-PYTEST = ["python", "-m", "pytest", "-n", "auto", "--dist", "loadfile"]
+PYTEST = ["python", "-m", "pytest", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 @nox.session(python=PYTHONS)

@@ -51,7 +51,7 @@ setup(
             "pytest>=8",
             "pytest-cov>=5",
             "pytest-timeout>=2.3",
-            "pytest-xdist>=3.5",
+            "pytest-xdist>=3.8",
             "selenium>=4.20",
             "waitress>=3.0",
             "WebTest>=3.0.1",

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from wsgi_rollsession import RollSession, RollSessionError, Session, StoreUnavailable, generate_key
+from wsgi_rollsession import RollSession, RollSessionError, Session, SessionConflict, StoreUnavailable, generate_key
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.revocation import Revocations, StoreOptions
 from wsgi_rollsession.revocation.clock import SteadyClock
 from wsgi_rollsession.revocation.fence import EVERYTHING
 from wsgi_rollsession.revocation.memory import MemoryRevocations
+from wsgi_rollsession.settings import Settings
 
 Handler = Callable[[Session], Any]
 KEY = generate_key()
@@ -66,6 +67,10 @@ class Answer:
     def sent(self) -> dict[str, str]:
         """What it sets, by name; a deletion is an empty value."""
         return {cookie.partition("=")[0]: cookie.partition("=")[2].partition(";")[0] for cookie in self.set_cookies}
+
+    def issued(self) -> dict[str, str]:
+        """What it sets, without what it deletes, and without the slot."""
+        return {name: value for name, value in self.sent().items() if value and not name.endswith("-slot")}
 
     def max_ages(self) -> list[int]:
         """The Max-Age of everything that it sets, but for the slot; of deletions too."""
@@ -235,6 +240,15 @@ def with_error_page(error: type[Exception], status: str) -> Callable[..., list[b
     return application
 
 
+#: An application with a page for conflicts.
+answering = with_error_page(SessionConflict, "409 Conflict")
+
+
+def settings(**options: Any) -> Settings:
+    """What options mean, when nothing else is said."""
+    return Settings.parse({"keys": KEY, "revocations": "memory://", **options})
+
+
 def wrap(clock: Clock | None = None, application: Any = dispatch, **options: Any) -> RollSession:
     """The filter around an application, at a clock of the test's.
 
@@ -264,9 +278,9 @@ def _steady(clock: Clock) -> SteadyClock:
     return SteadyClock(lambda: int(clock() * 1000), lambda: int(clock.monotonic() * 1000))
 
 
-def open_browser(clock: Clock, **options: Any) -> Browser:
+def open_browser(clock: Clock, application: Any = dispatch, **options: Any) -> Browser:
     """A browser before an application of its own. The store is as if it had been there for long."""
-    return Browser(wrap(clock, **options), clock)
+    return Browser(wrap(clock, application, **options), clock)
 
 
 def logged_in(clock: Clock, user: str = "alice", **options: Any) -> Browser:
@@ -278,7 +292,7 @@ def logged_in(clock: Clock, user: str = "alice", **options: Any) -> Browser:
 
 def another(browser: Browser, **options: Any) -> RollSession:
     """The same application under other options, with the same store."""
-    return wrap(browser.clock, revocations=store_of(browser), **options)
+    return wrap(browser.clock, **{"revocations": store_of(browser), **options})
 
 
 def raced(clock: Clock, handlers: Sequence[Handler], **options: Any) -> Browser:
@@ -441,6 +455,33 @@ def put(key: str, value: Any) -> Handler:
 def get(key: str) -> Handler:
     """Read something."""
     return lambda session: session.get(key)
+
+
+def in_turn(*handlers: Handler) -> Handler:
+    """One after the other."""
+
+    def handler(session: Session) -> None:
+        for each in handlers:
+            each(session)
+
+    return handler
+
+
+def regenerate(session: Session) -> None:
+    """Begin another epoch, or a login."""
+    session.regenerate()
+
+
+def elevate(session: Session) -> None:
+    """What an application does when its user gains or gives up rights."""
+    session.regenerate()
+    session["role"] = "admin"
+
+
+def farewell(session: Session) -> None:
+    """Flask's and others' logout: empty the session, and say goodbye in it."""
+    session.clear()
+    session["message"] = "You were logged out."
 
 
 def untouched(session: Session) -> None:

@@ -12,9 +12,9 @@ from wsgi_rollsession.keys import PREFIX
 
 from .browser import Clock
 from .chromium import chromium
-from .servers import proxy, redis_server, redis_url
+from .servers import opened, proxy, redis_server, redis_url
 
-__all__ = ["chromium", "proxy", "redis_server", "redis_url"]
+__all__ = ["chromium", "opened", "proxy", "redis_server", "redis_url"]
 
 # A slow machine is no failure; what is bounded in time is asserted where it is promised.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])

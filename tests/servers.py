@@ -28,6 +28,11 @@ from typing import Any
 import pytest
 import redis
 
+from wsgi_rollsession.errors import StoreUnavailable
+from wsgi_rollsession.revocation import StoreOptions, open_store
+from wsgi_rollsession.revocation.fence import EVERYTHING
+from wsgi_rollsession.revocation.redis import RedisRevocations
+
 HOST = "127.0.0.1"
 
 
@@ -571,8 +576,53 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
         yield one
 
 
+#: Opens a store at a URL; or with other options.
+Opener = Callable[..., RedisRevocations]
+HOUR = StoreOptions(lifetime_ms=3_600_000)
+
+
+@pytest.fixture
+def opened() -> Iterator[Opener]:
+    """Opens stores, and closes them after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def opener(url: str, options: StoreOptions = HOUR) -> RedisRevocations:
+            store = open_store(url, options)
+            assert isinstance(store, RedisRevocations)
+            stack.callback(store.close)
+            return store
+
+        yield opener
+
+
+def key() -> bytes:
+    """That of a session's fence."""
+    return os.urandom(16)
+
+
+def answers(store: Any) -> bool:
+    """Whether it can be asked now."""
+    try:
+        return bool(store.lookup_now([EVERYTHING]))
+    except StoreUnavailable:
+        return False
+
+
+def is_fresh(store: RedisRevocations) -> bool:
+    """Whether loads are answered from the local set now."""
+    return store._follower is not None and time.monotonic() < store._follower.fresh_until
+
+
 def kept_in_redis(store: Any, key: bytes) -> float:
-    """Until when a store's server keeps a fence, by its clock, in milliseconds."""
+    """Until when a store's server keeps a fence, by its clock, in milliseconds.
+
+    PEXPIRETIME would say it, but Redis 6.2 has none.
+    """
     (shard,) = store._shards.group([key], everywhere=False)
-    (until,) = shard.ask([("PEXPIRETIME", shard.names.base + key)], time.monotonic() + 5)
-    return float(until)
+    while True:
+        asked = [("TIME",), ("PTTL", shard.names.base + key), ("TIME",)]
+        before, left, after = shard.ask(asked, time.monotonic() + 5)
+        now, then = (int(seconds) * 1000 + int(micros) // 1000 for seconds, micros in (before, after))
+        if now == then:  # so what was asked between them is of this millisecond
+            assert left >= 0, "no lifetime"
+            return float(now + left)

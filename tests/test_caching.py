@@ -15,7 +15,7 @@ from wsgi_rollsession import Session
 from wsgi_rollsession.caching import Headers, is_storable, merged
 from wsgi_rollsession.middleware import ROLL, SESSION
 
-from .browser import START, Browser, Clock, Steps, call, login, logout, memory, put, untouched, who, wrap
+from .browser import START, Browser, Clock, Steps, call, login, logout, memory, open_browser, put, untouched, who, wrap
 
 CC = "Cache-Control"
 #: START is this Sunday at 07:06:40.
@@ -320,7 +320,7 @@ def test_whatever_an_application_sends(headers: Headers, lease_only: bool) -> No
 
 def due(clock: Clock, **options: Any) -> Browser:
     """Alice, whose session is due to be rolled."""
-    browser = Browser(wrap(clock, revocations=memory(clock), **options), clock)
+    browser = open_browser(clock, revocations=memory(clock), **options)
     browser.do(login("alice"))
     clock.advance(1200)
     return browser

@@ -15,7 +15,7 @@ from wsgi_rollsession import generate_key
 from wsgi_rollsession.cli import _table, _with_unit, main
 from wsgi_rollsession.keys import KeyRing
 
-from .browser import Browser, Clock, Fragile, login, memory, put, who, wrap
+from .browser import Browser, Clock, Fragile, login, memory, open_browser, put, who, wrap
 
 NAME = "__Host-session-1"
 
@@ -151,7 +151,7 @@ def test_inspect_shows_the_flags(capsys, key):
     """The flags of a record are shown by name."""
     clock = Clock(time.time())
     store = Fragile(memory(clock))
-    browser = Browser(wrap(clock, keys=key, outage="open", revocations=store), clock)
+    browser = open_browser(clock, keys=key, outage="open", revocations=store)
     store.is_down = True
     browser.do(put("a", 1))
     _, (result,) = inspect(capsys, browser.header())
@@ -275,7 +275,7 @@ def test_inspect_names_an_unknown_key(capsys, alice, monkeypatch):
 def test_inspect_names_an_expired_session(capsys, key):
     """A session past its idle timeout is refused as such."""
     clock = Clock(time.time() - 30 * 86400)
-    browser = Browser(wrap(clock, keys=key), clock)
+    browser = open_browser(clock, keys=key)
     browser.do(put("a", 1))
     code, (result,) = inspect(capsys, browser.header())
     assert (code, result["refused"]) == (1, "absolute timeout")
@@ -321,7 +321,7 @@ def test_inspect_says_how_a_session_ended(capsys, alice, url, end, reason):
 
 def test_inspect_names_a_store_that_lost_its_data(capsys, key, application, clock, url):
     """A store that has begun anew refuses the sessions from before as one that lost its data."""
-    browser = Browser(wrap(clock, keys=key), clock)
+    browser = open_browser(clock, keys=key)
     browser.do(login("alice"))
     application.sessions.revocations.status()
     code, (result,) = inspect(capsys, browser.header(), "--store", url)

@@ -8,7 +8,7 @@ import pytest
 
 from wsgi_rollsession import Session, Sessions
 
-from .browser import Browser, Clock, login, put, untouched, wrap
+from .browser import Browser, Clock, login, open_browser, put, untouched
 
 STEPS: dict[str, Callable[[Session], object]] = {
     "untouched": untouched,
@@ -27,7 +27,7 @@ def test_it_says_what_commit_sends(step: Callable[[Session], object], pause: flo
 
     def visited() -> Browser:
         clock = Clock()
-        browser = Browser(wrap(clock), clock)
+        browser = open_browser(clock)
         if user:
             browser.do(login(user))
         clock.advance(pause)

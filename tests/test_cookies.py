@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from wsgi_rollsession.cookies import LONGEST_HEADER, LONGEST_S, PAIRS, Cookies, SetCookie
-from wsgi_rollsession.settings import Settings
 
-from .browser import KEY
+from .browser import settings
 
 ANONYMOUS = "__Host-session"
 SESSION = "__Host-session-1"
@@ -21,7 +20,7 @@ LEASE = "l" * 48
 
 
 def cookies(**options: Any) -> Cookies:
-    return Cookies(Settings.parse({"keys": KEY, "revocations": "memory://", **options}))
+    return Cookies(settings(**options))
 
 
 HEADERS: list[tuple[str, str, list[tuple[str, str]], dict[str, list[str]]]] = [

@@ -35,8 +35,10 @@ from .browser import (
     Clock,
     Handler,
     announce,
+    answering,
     call,
     dispatch,
+    farewell,
     get,
     login,
     logout,
@@ -50,8 +52,6 @@ from .browser import (
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
-
-answering = with_error_page(SessionConflict, "409 Conflict")
 
 
 class World:
@@ -97,11 +97,6 @@ class World:
             yield
 
 
-def issues(answer: Answer) -> dict[str, str]:
-    """What an answer sets, without what it deletes, and without the slot."""
-    return {name: value for name, value in answer.sent().items() if value and not name.endswith("-slot")}
-
-
 def user(session: Session) -> Any:
     """Who is logged in, None for nobody."""
     return session.get("user") or None
@@ -110,12 +105,6 @@ def user(session: Session) -> Any:
 def held(browser: Browser, handler: Callable[[Session], Any] = user) -> Any:
     """What a request would find, without its answer ever arriving."""
     return browser.call(handler, **{"wsgi_rollsession.roll": False}).result
-
-
-def farewell(session: Session) -> None:
-    """Empty the session, and say goodbye in it."""
-    session.clear()
-    session["message"] = "You were logged out."
 
 
 #: Every way to log out, with ``identity_key="user"``.
@@ -168,7 +157,7 @@ def test_invariant_1_nothing_is_issued_after_a_logout() -> None:
             r1(session)
 
         late = browser.call(handler)
-        assert issues(late) == {}, "issued after the logout"
+        assert late.issued() == {}, "issued after the logout"
 
 
 @pytest.mark.parametrize("leave", LOGOUTS.values(), ids=list(LOGOUTS))
@@ -227,7 +216,7 @@ def test_invariant_1_long_requests_are_no_way_around_the_fence() -> None:
     thief = browser.copied()
     with mock.patch.object(world.store, "lookup_now", ask_and_linger):
         late = thief.call(who)
-    assert issues(late), "the check came before the logout"
+    assert late.issued(), "the check came before the logout"
     thief.receive(late)
     world.clock.advance(31 * MINUTE)  # the hour of the fence is over, and its reserves
     world.clock.advance(CLOCK_STEP_MS / 1000 + 10)
@@ -466,7 +455,7 @@ def test_invariant_1_a_logout_ends_the_epoch_under_way(renew: Handler, leave: Ha
     browser = world.browser("alice")
     thief = browser.copied()
     late = browser.call(renew)
-    assert issues(late)
+    assert late.issued()
     browser.do(leave)
     thief.take(late)
     browser.receive(late)
@@ -487,7 +476,7 @@ def test_invariant_1_a_logout_that_is_overtaken_by_an_epoch(leave: Handler) -> N
         leave(session)
 
     browser.do(handler)
-    assert issues(under_way[0])
+    assert under_way[0].issued()
     browser.receive(under_way[0])
     assert held(browser) is None, "logged in again after the logout"
     assert held(browser, get("cart")) is None, "its data live on"
@@ -725,7 +714,7 @@ def test_invariant_3_only_a_write_sends_the_session() -> None:
     (name,) = browser.sessions
     for r1 in (who, untouched, put("user", "alice"), lambda session: list(session.items())):
         late = browser.call(r1)
-        assert list(issues(late)) == [f"{name}-lease"], "only a write sends the session"
+        assert list(late.issued()) == [f"{name}-lease"], "only a write sends the session"
         browser.do(put("cart", world.clock()))
         browser.receive(late)
         assert held(browser, get("cart")) == world.clock(), "a read undid a write"
@@ -738,7 +727,7 @@ def test_invariant_3_keys_are_rotated_by_writes_only() -> None:
     browser = world.browser("alice")
     (name,) = browser.sessions
     world.process(keys=[generate_key(), KEY])
-    assert list(issues(browser.call(who))) == [f"{name}-lease"], "only a write sends the session"
+    assert list(browser.call(who).issued()) == [f"{name}-lease"], "only a write sends the session"
 
 
 @pytest.mark.parametrize("second", [put("cart", "late"), *RENEWALS.values()])
@@ -911,7 +900,7 @@ def test_invariant_4_a_lease_of_another_epoch_extends_nothing() -> None:
         browser.do(RENEWALS["regenerate"])
     browser.receive(late)
     kept = browser.copied()
-    assert set(issues(late)) < set(kept.cookies)
+    assert set(late.issued()) < set(kept.cookies)
     world.clock.advance(HOUR - 1)
     assert held(kept) == "alice"
     world.clock.advance(1)
@@ -1147,7 +1136,7 @@ def test_invariant_7_garbage_is_an_empty_session() -> None:
                 raise AssertionError(f"{header[:60]!r} raised {error!r}") from error
             assert answer.status == "200 OK", header[:60]
             assert answer.result is None, header[:60]
-            assert len(issues(answer)) == (handler not in (who, untouched, logout)), header[:60]
+            assert len(answer.issued()) == (handler not in (who, untouched, logout)), header[:60]
     for header in (
         f"{name}={value}; {lease_name}=garbage",
         f'{name}="{value}"',
@@ -1353,7 +1342,7 @@ def test_invariant_8_the_error_page_carries_nothing_that_failed(handler: Handler
     answer = try_in_vain(world, browser, handler, too_large)
     assert answer is not None
     (name,) = browser.sessions
-    assert (answer.status, list(issues(answer))) == ("500 Oh", [f"{name}-lease"]), "the failed attempt was sent"
+    assert (answer.status, list(answer.issued())) == ("500 Oh", [f"{name}-lease"]), "the failed attempt was sent"
     assert held(browser, dict) == {"user": "alice"}, "the failed attempt was sent"
 
 

@@ -12,7 +12,7 @@ import pytest
 from wsgi_rollsession import ConfigurationError, generate_key
 from wsgi_rollsession.keys import HMAC, PREFIX, Key, KeyRing
 
-from .browser import Browser, Clock, login, put, who, wrap
+from .browser import Browser, Clock, login, open_browser, put, who, wrap
 
 A, B = generate_key(), generate_key()
 
@@ -111,7 +111,7 @@ def test_rotation() -> None:
 def test_rotation_does_not_send_the_session_again() -> None:
     """A response that did not change the session does not send it, even if its key is no longer the newest."""
     clock = Clock()
-    browser = Browser(wrap(clock, keys=A, amnesia="accept"), clock)
+    browser = open_browser(clock, keys=A, amnesia="accept")
     browser.do(login("alice"))
     (name,) = browser.sessions
     clock.advance(100)

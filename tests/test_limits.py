@@ -13,7 +13,7 @@ from wsgi_rollsession.revocation.fence import tag_key
 from wsgi_rollsession.seal import seal_session
 from wsgi_rollsession.token import MOST_WRITES, NEVER, Record, pack
 
-from .browser import KEY, START, Browser, Clock, call, get, login, put, with_error_page, wrap
+from .browser import KEY, START, Browser, Clock, call, get, login, open_browser, put, with_error_page, wrap
 
 LIMIT = 4096
 error_page = with_error_page(SessionTooLarge, "500 Internal Server Error")
@@ -25,12 +25,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"samesite": "None", "partitioned": True},
     {"insecure_http": True},
 ]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The clock of one test."""
-    return Clock()
 
 
 def room(application: Any, tags: int | None = None) -> int:
@@ -55,7 +49,7 @@ def room(application: Any, tags: int | None = None) -> int:
 @pytest.mark.parametrize("options", OPTIONS)
 def test_the_largest_session_is_kept_and_one_byte_more_is_refused(clock: Clock, options: dict[str, Any]) -> None:
     """A session whose cookie browsers just accept is kept; with one more byte, ``SessionTooLarge`` names its keys."""
-    browser = Browser(wrap(clock, amnesia="accept", **options), clock)
+    browser = open_browser(clock, amnesia="accept", **options)
     size = room(browser.application) - len('{"k":""}')
     assert size > 2500
     answer = browser.receive(browser.call(put("k", "x" * size)))
@@ -90,7 +84,7 @@ def test_tags_take_room(clock: Clock, tags: int) -> None:
 )
 def test_text_counts_in_bytes(clock: Clock, character: str, bytes_each: int) -> None:
     """Text counts as the bytes of its UTF-8, and what JSON has to escape as its escape."""
-    browser = Browser(wrap(clock, amnesia="accept"), clock)
+    browser = open_browser(clock, amnesia="accept")
     size = room(browser.application) - len('{"k":""}')
     fits = character * (size // bytes_each)
     browser.do(put("k", fits))
@@ -123,7 +117,7 @@ def test_save_raises_at_once(clock: Clock) -> None:
         session["k"] = "x"
         session.save()
 
-    browser = Browser(wrap(clock, amnesia="accept"), clock)
+    browser = open_browser(clock, amnesia="accept")
     browser.do(handler)
     assert browser.do(get("k")) == "x"
 
@@ -131,7 +125,7 @@ def test_save_raises_at_once(clock: Clock) -> None:
 @pytest.mark.parametrize("versioned", [False, True])
 def test_a_session_that_grew_too_large_is_still_what_it_was(clock: Clock, versioned: bool) -> None:
     """A write that does not fit changes nothing: the browser's session is alive, as it was."""
-    browser = Browser(wrap(clock, amnesia="accept", versioned=versioned), clock)
+    browser = open_browser(clock, amnesia="accept", versioned=versioned)
     browser.do(login("alice"))
     browser.do(put("k", "before"))
     with pytest.raises(SessionTooLarge):
@@ -146,7 +140,7 @@ def test_a_session_that_grew_too_large_is_still_what_it_was(clock: Clock, versio
 def test_what_was_saved_is_kept_when_a_later_change_is_too_large(clock: Clock, versioned: bool, new: bool) -> None:
     """1. ``save``. 2. A change that does not fit. 3. The error page: it carries what was saved."""
 
-    browser = Browser(wrap(clock, error_page, amnesia="accept", versioned=versioned), clock)
+    browser = open_browser(clock, error_page, amnesia="accept", versioned=versioned)
     if not new:
         browser.do(login("alice"))
     answer = browser.receive(browser.call(lambda s: (s.update(n=1), s.save(), s.update(big="x" * 5000))))
@@ -168,7 +162,7 @@ def test_the_error_page_of_a_login_logs_nobody_in(clock: Clock) -> None:
 
 def test_the_error_page_rolls(clock: Clock) -> None:
     """The error page of a write that does not fit rolls the session that the browser has, if that is due."""
-    browser = Browser(wrap(clock, error_page, amnesia="accept"), clock)
+    browser = open_browser(clock, error_page, amnesia="accept")
     browser.do(login("alice"))
     (name,) = browser.sessions
     clock.advance(100)
@@ -177,7 +171,7 @@ def test_the_error_page_rolls(clock: Clock) -> None:
 
 def test_the_error_page_of_a_login_leaves_everything(clock: Clock) -> None:
     """A login that does not fit ends nothing: the cart of the anonymous session before it is still there."""
-    browser = Browser(wrap(clock, error_page, amnesia="accept", identity_key="user"), clock)
+    browser = open_browser(clock, error_page, amnesia="accept", identity_key="user")
     browser.do(put("cart", [1]))
     before = dict(browser.cookies)
     for handler in (
@@ -194,7 +188,7 @@ def test_the_error_page_of_a_login_leaves_everything(clock: Clock) -> None:
 @pytest.mark.parametrize("tags", [0, 32])
 def test_a_new_epoch_that_does_not_fit(clock: Clock, tags: int) -> None:
     """A ``regenerate`` whose tags or whose name leave too little room is refused, and the login goes on as it was."""
-    browser = Browser(wrap(clock, amnesia="accept"), clock)
+    browser = open_browser(clock, amnesia="accept")
     size = room(browser.application, 1) - len('{"user":"alice","k":""}')
     browser.do(lambda s: (login("alice")(s), s.update(k="x" * size)))
     with pytest.raises(SessionTooLarge):
@@ -205,7 +199,7 @@ def test_a_new_epoch_that_does_not_fit(clock: Clock, tags: int) -> None:
 def test_a_roll_is_small(clock: Clock) -> None:
     """However large a session is, a response that only extends it carries at most 200 bytes."""
     for options in OPTIONS:
-        browser = Browser(wrap(clock, amnesia="accept", **options), clock)
+        browser = open_browser(clock, amnesia="accept", **options)
         size = room(browser.application, 1) - len('{"user":"alice","k":""}')
         browser.do(lambda s, size=size: (login("alice")(s), s.update(k="x" * size)))
         clock.advance(100)
@@ -224,7 +218,7 @@ def worn(clock: Clock, version: int, *, anonymous: bool = False) -> Browser:
     record = Record(
         bytes(16), version, now, 0 if anonymous else now, 3600, NEVER, 0, (0,) * (len(tags) + 1), tags, b"{}"
     )
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.jar[name] = (seal_session(KeyRing(KEY), name, now, pack(record)), None, ATTRIBUTES)
     return browser
 

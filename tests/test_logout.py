@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wsgi_rollsession import Session, SessionConflict
+from wsgi_rollsession import Session
 from wsgi_rollsession.revocation.fence import ENDED, session_key
 
 from .browser import (
@@ -15,6 +15,7 @@ from .browser import (
     Clock,
     Handler,
     another,
+    answering,
     call,
     filter_of,
     get,
@@ -27,7 +28,6 @@ from .browser import (
     raced,
     store_of,
     who,
-    with_error_page,
     wrap,
 )
 
@@ -271,7 +271,7 @@ def test_any_tag_of_several(clock: Clock) -> None:
 
 def test_revoked_while_logging_in(clock: Clock) -> None:
     """A login whose tag is revoked before its response is a conflict, and nothing is sent."""
-    browser = open_browser(clock, application=with_error_page(SessionConflict, "409 Conflict"))
+    browser = open_browser(clock, answering)
 
     def handler(session: Session) -> None:
         login("alice")(session)

@@ -16,7 +16,22 @@ import pytest
 
 from wsgi_rollsession import Ended, Session, SessionConflict
 
-from .browser import Answer, Browser, Clock, Fragile, Handler, Steps, get, login, logout, memory, put, who, wrap
+from .browser import (
+    Answer,
+    Browser,
+    Clock,
+    Fragile,
+    Handler,
+    Steps,
+    get,
+    login,
+    logout,
+    memory,
+    open_browser,
+    put,
+    who,
+    wrap,
+)
 
 KEY = "user"
 
@@ -251,7 +266,7 @@ def check_what_is_left(case: Case, way: str, after: str, flight: str, seen: dict
 def test_what_is_left_begins_a_session_of_nobody(way: str, save: bool) -> None:
     """What stays after a logout is an anonymous session: another id, no tags, no login time, its own name."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key=KEY), clock)
+    browser = open_browser(clock, identity_key=KEY)
     browser.do(assigned)
     browser.do(put("cart", [1]))
     before = browser.do(lambda session: session.id)
@@ -324,7 +339,7 @@ def test_a_logout_in_an_anonymous_session_that_has_died(way: str, save: bool) ->
 def test_a_look_before_a_logout_is_a_limit() -> None:
     """What cannot be seen is not a logout: an application that asks first, and finds nobody, takes nothing out."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key=KEY), clock)
+    browser = open_browser(clock, identity_key=KEY)
     browser.do(assigned)
     late = browser.call(lambda session: session.regenerate())
 
@@ -354,7 +369,7 @@ def test_whoever_is_somebody(value: str | int) -> None:
 def test_whoever_is_nobody(value: Any) -> None:
     """What stands for nobody in the identity key logs nobody in."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key=KEY), clock)
+    browser = open_browser(clock, identity_key=KEY)
     browser.do(put(KEY, value))
     assert browser.do(lambda session: session.ended) is Ended.NEVER
     assert "__Host-session" in browser.cookies
@@ -367,7 +382,7 @@ def test_whoever_is_nobody(value: Any) -> None:
 def test_whoever_cannot_be_an_identity(value: Any, logged_in: bool) -> None:
     """Any other value of the identity key is refused where it is assigned, and nothing has happened."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key=KEY), clock)
+    browser = open_browser(clock, identity_key=KEY)
     if logged_in:
         browser.do(assigned)
     with pytest.raises(TypeError, match="identity"):
@@ -440,7 +455,7 @@ def test_whoever_logs_in_over_somebody_gets_nothing_of_theirs(how: str, save: bo
 def test_the_same_user_written_otherwise_is_the_same_user(value: Any) -> None:
     """An identity is compared as text: a framework that loads 42 as "42" switches nobody."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key=KEY), clock)
+    browser = open_browser(clock, identity_key=KEY)
     browser.do(each(put(KEY, 42), put("cart", [1])))
     before = browser.do(lambda session: session.id)
     browser.do(put(KEY, value))
@@ -460,7 +475,7 @@ def test_the_same_user_written_otherwise_is_the_same_user(value: Any) -> None:
 def test_tags_that_contain_each_other_are_the_same_user(held: list[str], tags: list[str]) -> None:
     """Without an identity key, a role that is gained or given up keeps the login and its data."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(each(lambda session: session.regenerate(tags=held), put("cart", [1])))
     before = browser.do(lambda session: session.id)
     browser.do(lambda session: session.regenerate(tags=tags))
@@ -488,7 +503,7 @@ EMPTYING: dict[str, Handler] = {
 def test_an_empty_session_is_a_session(how: str, who_is: str, versioned: bool) -> None:
     """A session whose only message was shown goes on: being empty ends nothing and logs nobody out."""
     clock = Clock()
-    browser = Browser(wrap(clock, versioned=versioned), clock)
+    browser = open_browser(clock, versioned=versioned)
     if who_is == "somebody":
         browser.do(lambda session: session.regenerate(tags=["user:alice"]))
     browser.do(put("message", "hello"))
@@ -508,7 +523,7 @@ def test_the_last_message_of_a_visitor_in_an_outage(how: str, outage: str) -> No
     """A visitor's last message is shown while the store is down, unless the policy is to serve nobody then."""
     clock = Clock()
     store = Fragile(memory(clock))
-    browser = Browser(wrap(clock, revocations=store, outage=outage), clock)
+    browser = open_browser(clock, revocations=store, outage=outage)
     browser.do(put("message", "hello"))
     store.is_down = True
     answer = browser.call(EMPTYING[how])
@@ -525,7 +540,7 @@ def test_a_visitor_whose_session_is_cleared_is_another_visitor(message: bool) ->
     """An anonymous session that is cleared is gone from the browser, and no fence is raised for it."""
     clock = Clock()
     store = memory(clock)
-    browser = Browser(wrap(clock, revocations=store), clock)
+    browser = open_browser(clock, revocations=store)
     browser.do(put("cart", [1]))
     before, fences = browser.do(lambda session: session.id), store.status()["fences"]
     thief = browser.copied()
@@ -627,7 +642,7 @@ def test_a_login_that_has_ended_does_not_go_on_in_another(ending: str, how: str,
 def test_a_request_that_presents_an_epoch_too_old_is_told_why() -> None:
     """A request in flight that presents what another has just regenerated finds nobody, and ``ended`` says why."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     late = Steps(browser)
     browser.do(lambda session: session.regenerate())

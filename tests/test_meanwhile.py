@@ -15,7 +15,7 @@ def opened(clock: Clock, **options: object) -> tuple[Browser, Fragile]:
     """A browser before an application whose store can be watched, and that store."""
     store = Fragile(memory(clock, 90_000))
     clock.advance(10)
-    return Browser(wrap(clock, revocations=store, **options), clock), store
+    return open_browser(clock, revocations=store, **options), store
 
 
 def test_a_new_tag_that_was_revoked_since_the_call_leaves_the_session_as_it_was(clock: Clock) -> None:

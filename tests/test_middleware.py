@@ -28,16 +28,25 @@ from wsgi_rollsession.middleware import ROLL, SESSION
 from wsgi_rollsession.revocation.fence import EVERYTHING, session_key
 from wsgi_rollsession.session import exchange_of
 
-from .browser import KEY, Answer, Browser, Clock, call, dispatch, get, login, put, untouched, who, wrap
+from .browser import (
+    KEY,
+    Answer,
+    Browser,
+    Clock,
+    call,
+    dispatch,
+    get,
+    login,
+    open_browser,
+    put,
+    store_of,
+    untouched,
+    who,
+    wrap,
+)
 
 Application = Callable[..., Iterable[bytes]]
 HEADERS = [("Content-Type", "text/plain")]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """The clock of one test."""
-    return Clock()
 
 
 class Server:
@@ -86,11 +95,6 @@ def environ(browser: Browser | None = None, **more: Any) -> dict[str, Any]:
     if browser is not None and browser.cookies:
         made["HTTP_COOKIE"] = browser.header()
     return {**made, **more}
-
-
-def store_of(browser: Browser) -> Any:
-    """The revocation set behind a browser's application."""
-    return browser.application.sessions.revocations  # type: ignore[attr-defined]
 
 
 # Ways to respond. The generators do not call start_response before the server asks for their first part.
@@ -157,7 +161,7 @@ WAYS = [plain, streaming, by_write, late, in_the_loop, twice, thrice]
 @pytest.mark.parametrize("way", WAYS)
 def test_the_cookie_is_on_every_kind_of_response(clock: Clock, way: Application) -> None:
     """The session is sent, once, whether the application streams, calls write(), starts late, or starts over."""
-    browser = Browser(wrap(clock, way), clock)
+    browser = open_browser(clock, way)
     answer = browser.receive(Server().run(browser.application, environ()))
     assert answer.body == b"body"
     assert len(answer.set_cookies) == 1
@@ -168,7 +172,7 @@ def test_the_cookie_is_on_every_kind_of_response(clock: Clock, way: Application)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_roll_is_on_every_kind_of_response(clock: Clock, way: Application) -> None:
     """A session that is due is rolled, once, in the same cases."""
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(put("a", 1))
     clock.advance(100)
     (name,) = browser.sessions
@@ -328,7 +332,7 @@ def test_start_response_result_is_the_servers(clock: Clock) -> None:
 def test_validator_outside_and_inside(clock: Clock, way: Application, outage: str) -> None:
     """The filter is a correct application to its server, and a correct server to its application."""
 
-    browser = Browser(wrap(clock, validator(way), outage=outage), clock)
+    browser = open_browser(clock, validator(way), outage=outage)
     outside = validator(browser.application)
     for _ in range(2):
         browser.receive(Server().run(outside, environ(browser)))
@@ -338,7 +342,7 @@ def test_validator_outside_and_inside(clock: Clock, way: Application, outage: st
 
 def test_validator_on_503(clock: Clock) -> None:
     """The answer of ``outage="closed"`` is a correct one."""
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     closed = wrap(clock, validator(dispatch), outage="closed", revocations="unix:///nonexistent/redis.sock")
     answer = Server().run(validator(closed), environ(browser))
@@ -391,7 +395,7 @@ SENT: list[tuple[str, Any, int, str | None, str | None]] = [
 )
 def test_caching_headers(clock: Clock, handler: Any, later: int, vary: str | None, control: str | None) -> None:
     """Who read the session gets ``Vary: Cookie``; who sends a cookie, ``no-store`` too, or ``private`` for a lease."""
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(put("a", 1))
     clock.advance(later)
     answer = browser.call(handler)
@@ -457,7 +461,7 @@ def test_other_set_cookies_survive(clock: Clock) -> None:
 @pytest.mark.parametrize("handler", [untouched, who])
 def test_public_responses_are_not_rolled(clock: Clock, handler: Any, control: str, rolls: bool) -> None:
     """A response that shared caches may keep carries no lease."""
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     clock.advance(100)
     answer = browser.call(handler, **with_headers(("Cache-Control", control)))
@@ -473,7 +477,7 @@ def test_roll_if_receives_the_environ(clock: Clock, handler: Any) -> None:
         asked.append(environ["PATH_INFO"])
         return environ["PATH_INFO"] != "/poll" or 0
 
-    browser = Browser(wrap(clock, roll_if=roll_if), clock)
+    browser = open_browser(clock, roll_if=roll_if)
     browser.do(login("alice"))
     assert not browser.call(handler, PATH_INFO="/").set_cookies
     assert asked == [], "not due: not asked"
@@ -490,7 +494,7 @@ def test_roll_if_that_raises(clock: Clock, handler: Any, caplog: pytest.LogCaptu
     def roll_if(environ: dict[str, Any]) -> bool:
         raise LookupError("in roll_if")
 
-    browser = Browser(wrap(clock, roll_if=roll_if), clock)
+    browser = open_browser(clock, roll_if=roll_if)
     browser.do(login("alice"))
     clock.advance(100)
     answer = browser.call(handler)
@@ -505,7 +509,7 @@ def test_roll_if_that_raises(clock: Clock, handler: Any, caplog: pytest.LogCaptu
 def test_what_is_not_due_is_not_asked_about(clock: Clock, last: str) -> None:
     """Whatever the order of the cookies, ``roll_if`` is not asked about a session that has just been rolled."""
     asked: list[Any] = []
-    browser = Browser(wrap(clock, roll_if=lambda environ: asked.append(1) or True), clock)
+    browser = open_browser(clock, roll_if=lambda environ: asked.append(1) or True)
     browser.do(login("alice"))
     clock.advance(100)
     browser.do(untouched)
@@ -520,7 +524,7 @@ def test_what_is_not_due_is_not_asked_about(clock: Clock, last: str) -> None:
 @pytest.mark.parametrize("login_last", [True, False])
 def test_a_login_beside_a_fresh_anonymous_session(clock: Clock, login_last: bool) -> None:
     """What is due is the login, which comes before an anonymous session, wherever it stands and whoever looks."""
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     (name,) = browser.sessions
     clock.advance(100)
@@ -533,7 +537,7 @@ def test_a_login_beside_a_fresh_anonymous_session(clock: Clock, login_last: bool
 def test_a_session_issued_by_a_clock_ahead_is_not_due(clock: Clock) -> None:
     """A session issued by a clock that is up to a minute ahead counts as fresh: ``roll_if`` is not asked."""
     asked: list[Any] = []
-    browser = Browser(wrap(clock, roll_if=lambda environ: asked.append(1)), clock)
+    browser = open_browser(clock, roll_if=lambda environ: asked.append(1))
     browser.do(login("alice"))
     clock.advance(-60)
     assert not browser.call(untouched).set_cookies
@@ -544,7 +548,7 @@ def test_a_session_issued_by_a_clock_ahead_is_not_due(clock: Clock) -> None:
 @pytest.mark.parametrize("handler", [untouched, who])
 def test_opt_out_in_the_environ(clock: Clock, handler: Any, value: Any, rolls: bool) -> None:
     """An application can keep a request, such as a poll, from extending the session."""
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     clock.advance(100)
 
@@ -562,7 +566,7 @@ def test_opt_out_in_the_environ(clock: Clock, handler: Any, value: Any, rolls: b
 def test_mounted_twice(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Of two filters around an application, the inner one uses the outer one's session, says so, and sends nothing."""
     inner = wrap(clock, cookie_name="inner")
-    browser = Browser(wrap(clock, inner, cookie_name="outer"), clock)
+    browser = open_browser(clock, inner, cookie_name="outer")
     answer = browser.receive(browser.call(put("a", 1)))
     assert list(answer.sent()) == ["__Host-outer"]
     assert browser.do(get("a")) == 1
@@ -582,7 +586,7 @@ def test_what_is_mounted_inside_has_no_sessions_to_end(clock: Clock) -> None:
 
 def test_two_applications_beside_each_other(clock: Clock) -> None:
     """Two filters with different names on one host do not see each other's sessions."""
-    browser = Browser(wrap(clock, cookie_name="one"), clock)
+    browser = open_browser(clock, cookie_name="one")
     browser.do(put("a", 1))
     browser.application = wrap(clock, cookie_name="two", amnesia="accept")
     assert browser.do(get("a")) is None
@@ -625,7 +629,7 @@ def test_what_is_sent_is_stamped_when_it_is_made(clock: Clock, handler: Any, las
         start_response("200 OK", [])
         return []
 
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     begun = clock()
     slow = wrap(clock, application, revocations=store_of(browser))
@@ -640,7 +644,7 @@ def test_a_process_that_was_suspended(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, handler: Any, versioned: bool, question: str
 ) -> None:
     """After the store's answer the clock is read again: a session that is over by then is not sent anew."""
-    browser = Browser(wrap(clock, versioned=versioned), clock)
+    browser = open_browser(clock, versioned=versioned)
     browser.do(login("alice"))
     clock.advance(100)
     store = store_of(browser)
@@ -714,7 +718,7 @@ def closed(clock: Clock) -> Iterator[RollSession]:
 
 
 def presented(clock: Clock) -> Browser:
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     return browser
 

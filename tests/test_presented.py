@@ -13,10 +13,9 @@ from wsgi_rollsession.policy import OVER, Ended
 from wsgi_rollsession.presented import LONGEST_REMEMBERED, MOST_TRIALS, Opened, Opening, Presented, Site, rank
 from wsgi_rollsession.revocation.fence import EVERYTHING, session_key
 from wsgi_rollsession.seal import seal_lease, seal_session
-from wsgi_rollsession.settings import Settings
 from wsgi_rollsession.token import NEVER, UNLIMITED, Lease, Record, pack
 
-from .browser import KEY, Clock, memory
+from .browser import KEY, Clock, memory, settings
 
 T = 1_800_000_000_000
 HOUR = 3_600_000
@@ -33,7 +32,7 @@ def site() -> Site:
 
 def site_of(**options: Any) -> Site:
     """What all requests share, over an empty store."""
-    return Site(Settings.parse({"keys": KEY, "revocations": "memory://", **options}), memory(Clock()))
+    return Site(settings(**options), memory(Clock()))
 
 
 def cookie(name: str = LOGIN, issued: int = T, ring: KeyRing = RING, **fields: Any) -> str:

@@ -12,20 +12,33 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from wsgi_rollsession import RollSession, Session, SessionConflict
+from wsgi_rollsession import RollSession, Session
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import EVERYTHING
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 
-from .browser import Answer, Browser, Clock, get, login, logout, put, untouched, who, with_error_page, wrap
+from .browser import (
+    Answer,
+    Browser,
+    Clock,
+    answering,
+    elevate,
+    farewell,
+    get,
+    login,
+    logout,
+    open_browser,
+    put,
+    untouched,
+    who,
+    wrap,
+)
 
 R1 = Callable[[Session], Any]
 #: What browsers restore at once, and how much each of these sessions holds.
 TABS, SIZE = 15, 2000
 #: The longest header field that gunicorn takes by default (limit_request_field_size); Apache's is as long.
 LONGEST_FIELD = 8190
-
-answering = with_error_page(SessionConflict, "409 Conflict")
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -184,12 +197,6 @@ def s8_first_visit(application: RollSession, r1: R1) -> Any:
     return browser.do(who)
 
 
-def elevate(session: Session) -> None:
-    """What an application does when its user gains or gives up rights."""
-    session.regenerate()
-    session["role"] = "admin"
-
-
 def s9(application: RollSession, when: str) -> Any:
     """R1 elevates its user, and is in flight while he logs out; its response arrives. Who is logged in, or a copy of?
 
@@ -244,12 +251,6 @@ def s10(application: RollSession, before: Callable[[Browser], Any]) -> Any:
     for answer in answers:
         browser.receive(answer)
     return browser.do(who) if len(browser.header()) <= LONGEST_FIELD else "too large"
-
-
-def farewell(session: Session) -> None:
-    """Flask's and others': empty the session, and say goodbye in it."""
-    session.clear()
-    session["message"] = "You were logged out."
 
 
 LEAVE: dict[str, R1] = {
@@ -347,7 +348,7 @@ def test_logins_whose_anonymous_session_another_process_is_ending() -> None:
 
     now = lambda: int(clock() * 1000)  # noqa: E731
     store = TellsLater(StoreOptions(lifetime_ms=86_400_000, accept_amnesia=True), _clock=now, _monotonic=now)
-    browser = Browser(wrap(clock, revocations=store, identity_key="user"), clock)
+    browser = open_browser(clock, revocations=store, identity_key="user")
     browser.do(put("pad", 1))
 
     def slow(session: Session) -> None:

@@ -18,10 +18,12 @@ from .browser import (
     Answer,
     Browser,
     Clock,
+    answering,
     filter_of,
     get,
     login,
     logout,
+    open_browser,
     put,
     store_of,
     who,
@@ -33,8 +35,6 @@ from .browser import memory as empty
 HOUR = 3600
 Step = Callable[[Browser], Any]
 
-answering = with_error_page(SessionConflict, "409 Conflict")
-
 
 def memory(clock: Clock) -> MemoryRevocations:
     """An empty store, which the clock has left behind."""
@@ -45,7 +45,7 @@ def memory(clock: Clock) -> MemoryRevocations:
 
 def visiting(clock: Clock, **options: Any) -> Browser:
     """A browser before an application of its own."""
-    return Browser(wrap(clock, answering, revocations=memory(clock), **options), clock)
+    return open_browser(clock, answering, revocations=memory(clock), **options)
 
 
 def logged_in(clock: Clock, **options: Any) -> Browser:
@@ -54,11 +54,6 @@ def logged_in(clock: Clock, **options: Any) -> Browser:
     browser.do(login("alice"))
     browser.do(put("secret", 1))
     return browser
-
-
-def issued(answer: Answer) -> list[str]:
-    """The cookies that an answer sets, without those that it deletes, and without the slot."""
-    return [name for name, value in answer.sent().items() if value and not name.endswith("-slot")]
 
 
 REPLACE: dict[str, Callable[[Session], Any]] = {
@@ -106,7 +101,7 @@ def test_what_was_ended_meanwhile_is_not_carried_on(
                 again(session)
 
     answer = other.receive(other.call(handler))
-    assert issued(answer) == []
+    assert answer.issued() == {}
     clock.advance(10)
     assert other.do(dict) == {}
 
@@ -146,7 +141,7 @@ def test_a_conflict_that_was_caught_is_not_forgotten(
         with pytest.raises(SessionConflict):
             replace(session)
 
-    assert issued(other.receive(other.call(handler))) == []
+    assert other.receive(other.call(handler)).issued() == {}
     assert other.do(dict) == {}
 
 
@@ -198,7 +193,7 @@ def test_what_is_ended_at_the_very_moment(clock: Clock, replace: Callable[[Sessi
         replace(session)  # a conflict, or the check before the answer finds it
 
     answer = other.call(handler)
-    assert issued(answer) == [], "carried on"
+    assert answer.issued() == {}, "carried on"
     assert other.receive(answer).result is None
     assert other.do(dict) == {}, "carried on"
 
@@ -270,7 +265,7 @@ def test_login_and_everybody_else_out(clock: Clock) -> None:
 
 def test_revoke_others_of_a_tag_that_is_not_mine(clock: Clock) -> None:
     """A tag that the session does not have is refused, whoever has it, and nothing has changed."""
-    browser, other = logged_in(clock), Browser(wrap(clock), clock)
+    browser, other = logged_in(clock), open_browser(clock)
     other.application = browser.application
     other.do(login("bob"))
     for session_of in (browser, other):
@@ -294,7 +289,7 @@ def test_revoke_others_lets_no_other_tag_pass(clock: Clock) -> None:
         with pytest.raises(SessionConflict):
             session.revoke_others("user:alice")
 
-    assert issued(browser.receive(browser.call(handler))) == []
+    assert browser.receive(browser.call(handler)).issued() == {}
     assert browser.do(who) is None
 
 
@@ -339,7 +334,7 @@ def test_revoke_others_beside_a_regenerate(clock: Clock, order: str) -> None:
     for answer in answers:
         browser.receive(answer)
     assert browser.do(who) == "alice", "nobody is left"
-    assert sorted(len(issued(answer)) for answer in answers) == [0, 1]
+    assert sorted(len(answer.issued()) for answer in answers) == [0, 1]
 
 
 # What a session has passed
@@ -402,7 +397,7 @@ def test_a_fence_passed_for_one_tag_is_not_passed_for_another(clock: Clock) -> N
 
 def test_what_began_by_storing_passes_too(clock: Clock) -> None:
     """A session begun by storing, just after everything was revoked, lives; one from just before does not."""
-    browser, other = (Browser(wrap(clock), clock) for _ in range(2))
+    browser, other = (open_browser(clock) for _ in range(2))
     other.application = browser.application
     other.do(put("n", 1))
     filter_of(browser).revoke_everything()
@@ -448,7 +443,7 @@ def test_saved_and_then_revoked(clock: Clock) -> None:
 )
 def test_the_absolute_deadline(clock: Clock, first: Any, again: Any, ends: float) -> None:
     """Only what says that somebody was authenticated begins the absolute timeout anew, and says when that was."""
-    browser = Browser(wrap(clock, idle_timeout="24h"), clock)
+    browser = open_browser(clock, idle_timeout="24h")
     browser.do(first)
     was_anonymous = browser.do(lambda s: s.authenticated_at) is None
     clock.advance(HOUR)
@@ -469,7 +464,7 @@ def test_the_absolute_deadline(clock: Clock, first: Any, again: Any, ends: float
 
 def test_the_absolute_deadline_of_today(clock: Clock) -> None:
     """Regenerating without tags does not get past a deadline that has become shorter since the login."""
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     browser.application = wrap(clock, revocations=store_of(browser), absolute_timeout="2h")
     for _ in range(3):

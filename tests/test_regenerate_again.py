@@ -8,7 +8,7 @@ import pytest
 
 from wsgi_rollsession import Session, SessionConflict
 
-from .browser import START, Browser, Clock, login, memory, who, wrap
+from .browser import START, Clock, login, memory, open_browser, who
 
 
 def both(session: Session) -> None:
@@ -20,7 +20,7 @@ def both(session: Session) -> None:
 def test_the_second_call_adds_to_the_first() -> None:
     """Tags and durations of the first call stay where the second leaves them open."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     answer = browser.receive(browser.call(both))
     assert "Max-Age" not in "".join(each for each in answer.set_cookies if "-slot" not in each)
     found = browser.do(lambda s: ("user:alice" in s.tags, s.expires - s.last_activity, s.ended))
@@ -37,7 +37,7 @@ def test_the_second_call_adds_to_the_first() -> None:
 def test_a_revocation_between_the_two_is_not_passed(tags: list[str] | None) -> None:
     """1. A login. 2. The account is disabled. 3. ``regenerate()`` again: nobody checked the password once more."""
     clock = Clock()
-    browser = Browser(wrap(clock, revocations=memory(clock)), clock)
+    browser = open_browser(clock, revocations=memory(clock))
 
     def handler(session: Session) -> None:
         login("alice")(session)
@@ -53,7 +53,7 @@ def test_revoke_others_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> No
     """Ten calls in one second: numbers may not run far ahead of the clock, so some wait, as of ``revoke``."""
     clock = Clock()
     monkeypatch.setattr("wsgi_rollsession.revocation.clock.time.sleep", clock.advance)
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     for _ in range(10):
         browser.do(lambda s: s.revoke_others("user:alice"))
@@ -64,7 +64,7 @@ def test_revoke_others_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> No
 def test_authenticated_again_with_the_same_tags() -> None:
     """``tags=session.tags`` states that the user was authenticated again: the login time is new, tags and id stay."""
     clock = Clock()
-    browser = Browser(wrap(clock, absolute_timeout="2h"), clock)
+    browser = open_browser(clock, absolute_timeout="2h")
     browser.do(login("alice"))
     id_ = browser.do(lambda s: s.id)
     clock.advance(3000)
@@ -90,7 +90,7 @@ def test_authenticated_again_with_the_same_tags() -> None:
 def test_lengths_of_a_login_that_is_authenticated_again(again: dict[str, str], idle_s: int, absolute_s: int) -> None:
     """Lengths that are not given are those the login had; those that are given replace them, as at a login."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(lambda s: s.regenerate(tags=["user:alice"], idle_timeout="10m", absolute_timeout="20m"))
     clock.advance(60)
     browser.do(lambda s: s.regenerate(tags=["user:alice"], **again))

@@ -185,7 +185,7 @@ def test_who_was_there_before_the_identity_key_can_log_in(clock: Clock) -> None:
 
 def test_a_revocation_before_the_response_of_an_identity(clock: Clock) -> None:
     """1. Alice is stored, ``regenerate()``. 2. Her account is disabled. 3. The response: a conflict."""
-    browser = Browser(wrap(clock, revocations=memory(clock), identity_key=KEY), clock)
+    browser = open_browser(clock, revocations=memory(clock), identity_key=KEY)
 
     def handler(session: Session) -> None:
         session[KEY] = "alice"
@@ -200,7 +200,7 @@ def test_a_revocation_before_the_response_of_an_identity(clock: Clock) -> None:
 @pytest.mark.parametrize("before", [put("cart", 1), put(KEY, "alice")], ids=["a visitor", "alice"])
 def test_a_login_that_was_revoked_leaves_the_session_as_it_was(clock: Clock, before: Handler) -> None:
     """Bob's account is disabled between his login and its response: the error page goes on with what was there."""
-    browser = Browser(wrap(clock, revocations=memory(clock), identity_key=KEY), clock)
+    browser = open_browser(clock, revocations=memory(clock), identity_key=KEY)
     clock.advance(100)
     browser.do(before)
     data = browser.do(lambda session: session.copy())
@@ -220,7 +220,7 @@ def test_a_login_that_was_revoked_leaves_the_session_as_it_was(clock: Clock, bef
 def test_a_503_carries_nothing_of_what_the_application_did_not_finish(clock: Clock, staged: Handler) -> None:
     """``outage="closed"``: the application raised, so what it had staged is not done, though the store is back."""
     store = Fragile(memory(clock))
-    browser = Browser(wrap(clock, revocations=store, outage="closed", identity_key=KEY), clock)
+    browser = open_browser(clock, revocations=store, outage="closed", identity_key=KEY)
     browser.do(put(KEY, "alice"))
     before = browser.cookies
 
@@ -355,11 +355,11 @@ def test_every_three_in_one_request(first: str, before: str, identity_key: str |
 def test_a_login_without_an_identity_is_taken_over_by_nobody_else() -> None:
     """A login that has tags, and no identity, may be of anybody: whoever is stored over it gets none of its data."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser = open_browser(clock, identity_key="user")
     browser.do(lambda s: (s.regenerate(tags=["user:alice"]), s.update(secret=1)))
     browser.do(put("user", "bob"))
     assert browser.do(lambda s: s.copy()) == {"user": "bob"}
-    other = Browser(wrap(clock, identity_key="user"), clock)
+    other = open_browser(clock, identity_key="user")
     other.do(lambda s: (s.regenerate(tags=["user:bob"]), s.update(cart=1)))
     other.do(put("user", "bob"))
     assert other.do(lambda s: s.copy()) == {"user": "bob", "cart": 1}
@@ -368,7 +368,7 @@ def test_a_login_without_an_identity_is_taken_over_by_nobody_else() -> None:
 def test_clear_and_regenerate_is_no_login_of_nobody() -> None:
     """With an identity key, ``clear()`` and ``regenerate()`` are how some log out."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser = open_browser(clock, identity_key="user")
     browser.do(put("user", "alice"))
     browser.do(lambda s: (s.clear(), s.regenerate()))
     assert browser.do(lambda s: s.ended) is not None
@@ -377,7 +377,7 @@ def test_clear_and_regenerate_is_no_login_of_nobody() -> None:
 def test_a_switch_that_does_not_fit_loses_nothing() -> None:
     """1. Somebody else is stored, and too much. 2. ``save()`` raises. 3. The user before is stored: all is kept."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser = open_browser(clock, identity_key="user")
     browser.do(lambda s: s.update(user="alice", cart=1))
 
     def handler(session: Session) -> None:

@@ -33,7 +33,6 @@ from .browser import (
     put,
     untouched,
     who,
-    wrap,
 )
 
 HOUR, DAY = 3600, 86400
@@ -234,7 +233,7 @@ def test_a_write_that_must_not_roll_extends_nothing(how: str) -> None:
     """Polling that writes, but opts out of rolling, keeps its data and does not keep the session alive."""
     clock = Clock()
     options: dict[str, Any] = {"roll_if": lambda environ: environ["PATH_INFO"] != "/poll"} if how == "roll_if" else {}
-    browser = Browser(wrap(clock, idle_timeout="1h", **options), clock)
+    browser = open_browser(clock, idle_timeout="1h", **options)
     browser.do(login("alice"))
     asked: dict[str, Any] = {
         "environ": {"wsgi_rollsession.roll": False},
@@ -404,7 +403,7 @@ def lagging(clock: Clock) -> tuple[Lagging, Browser]:
     """Somebody logged in, whose next response is due to roll the session."""
     store = Lagging(clock)
     clock.advance(10)
-    browser = Browser(wrap(clock, revocations=store), clock)
+    browser = open_browser(clock, revocations=store)
     browser.do(login("alice"))
     clock.advance(100)
     store.asked.clear()
@@ -425,7 +424,7 @@ def test_an_untouched_request_that_cannot_roll_asks_nothing(clock: Clock) -> Non
     """With rolling off, a request that leaves its session alone does not ask the store."""
     store = Lagging(clock)
     clock.advance(10)
-    browser = Browser(wrap(clock, revocations=store, rolling=False), clock)
+    browser = open_browser(clock, revocations=store, rolling=False)
     browser.do(login("alice"))
     clock.advance(100)
     store.asked.clear()
@@ -521,7 +520,7 @@ def test_a_nested_change_after_the_response_was_decided(clock: Clock) -> None:
         environ["test.handler"] = lambda session: numbers.append(2)
         return starting_twice(environ, start_response)
 
-    browser = Browser(wrap(clock, application), clock)
+    browser = open_browser(clock, application)
     browser.receive(browser.call(untouched))
     filter_of(browser)._application = dispatch
     assert browser.do(get("numbers")) == [1]

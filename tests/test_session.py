@@ -30,6 +30,7 @@ from .browser import (
     get,
     login,
     logout,
+    open_browser,
     put,
     untouched,
     who,
@@ -41,7 +42,7 @@ from .browser import (
 def browser() -> Browser:
     """A browser that has talked to nobody yet, before an application with the default settings."""
     clock = Clock()
-    return Browser(wrap(clock, amnesia="accept"), clock)
+    return open_browser(clock, amnesia="accept")
 
 
 def holds(browser: Browser, data: dict[str, Any]) -> None:

@@ -38,12 +38,16 @@ from .browser import (
     Fragile,
     Handler,
     Steps,
+    another,
     call,
+    filter_of,
     get,
     login,
     logout,
     memory,
+    open_browser,
     put,
+    store_of,
     untouched,
     who,
     with_error_page,
@@ -68,21 +72,14 @@ def begun(**options: Any) -> Browser:
     clock = Clock(START - 60)
     options.setdefault("revocations", memory(clock))
     clock.now = START
-    browser = Browser(wrap(clock, **options), clock)
+    browser = open_browser(clock, **options)
     browser.do(login("alice"))
     return browser
 
 
-def sessions_of(browser: Browser) -> Sessions:
-    """The application's."""
-    sessions: Sessions = browser.application.sessions  # type: ignore[attr-defined]
-    return sessions
-
-
 def another_process(browser: Browser, **options: Any) -> None:
     """The application, restarted with other options, over the same store."""
-    options.setdefault("revocations", sessions_of(browser).revocations)
-    browser.application = wrap(browser.clock, **options)
+    browser.application = another(browser, **options)
 
 
 # Why nobody is logged in
@@ -109,11 +106,11 @@ ENDINGS: dict[str, tuple[Callable[[Browser], Any], Ended]] = {
     "cleared elsewhere": (elsewhere(lambda session: session.clear()), Ended.LOGGED_OUT),
     "bob elsewhere": (elsewhere(lambda session: session.regenerate(tags=["user:bob"])), Ended.LOGGED_OUT),
     "revoke_session": (
-        lambda browser: sessions_of(browser).revoke_session(browser.do(lambda s: s.id)),
+        lambda browser: filter_of(browser).sessions.revoke_session(browser.do(lambda s: s.id)),
         Ended.LOGGED_OUT,
     ),
-    "revoke": (lambda browser: sessions_of(browser).revoke("user:alice"), Ended.REVOKED),
-    "revoke_everything": (lambda browser: sessions_of(browser).revoke_everything(), Ended.REVOKED),
+    "revoke": (lambda browser: filter_of(browser).sessions.revoke("user:alice"), Ended.REVOKED),
+    "revoke_everything": (lambda browser: filter_of(browser).sessions.revoke_everything(), Ended.REVOKED),
     "regenerated elsewhere": (elsewhere(lambda session: session.regenerate()), Ended.SUPERSEDED),
     "others revoked elsewhere": (elsewhere(lambda session: session.revoke_others("user:alice")), Ended.SUPERSEDED),
     "another key": (lambda browser: another_process(browser, keys=generate_key()), Ended.KEY_GONE),
@@ -177,7 +174,7 @@ def test_never_logged_in(header: str) -> None:
 def test_a_visitor_was_never_logged_in() -> None:
     """An anonymous session, alive or dead, is nobody's; under a key that is gone, too."""
     clock = Clock()
-    browser = Browser(wrap(clock, revocations=memory(clock)), clock)
+    browser = open_browser(clock, revocations=memory(clock))
     browser.do(put("cart", 1))
     assert browser.do(ended) is Ended.NEVER
     thief = browser.copied()
@@ -195,7 +192,7 @@ def test_of_several_that_ended_the_last_login_counts(reverse: bool) -> None:
     browser.do(logout)
     browser.clock.advance(60)
     browser.do(login("alice"))
-    sessions_of(browser).revoke("user:alice")
+    filter_of(browser).sessions.revoke("user:alice")
     jars = [older, browser.jar]
     header = "; ".join(
         f"{name}={kept[0]}" for jar in (reversed(jars) if reverse else jars) for name, kept in jar.items()
@@ -261,7 +258,7 @@ def test_ended_follows_the_request(handler: Handler, after: Ended | None, answer
 def test_until_when(options: dict[str, Any], arguments: dict[str, Any], seconds: int) -> None:
     """``expires`` is when the session ends without further activity: alive a millisecond before, over then."""
     clock = Clock()
-    browser = Browser(wrap(clock, **options), clock)
+    browser = open_browser(clock, **options)
 
     def begin(session: Session) -> None:
         session.regenerate(tags=["user:alice"], **arguments)
@@ -308,7 +305,7 @@ NOTHING = {"created": None, "authenticated_at": None, "last_activity": None, "ex
 @pytest.mark.parametrize("handler", [who, put("x", 1), logout, lambda session: session.clear()])
 def test_a_session_that_has_not_begun(handler: Handler) -> None:
     """It has no times and version 0; but an id, which it keeps when it begins."""
-    steps = Steps(Browser(wrap(Clock())))
+    steps = Steps(open_browser(Clock()))
     steps.do(handler)
     session = steps.session
     assert {name: getattr(session, name) for name in NOTHING} == NOTHING
@@ -321,7 +318,7 @@ def test_a_session_that_has_not_begun(handler: Handler) -> None:
 def test_an_id_is_kept_when_the_session_begins(handler: Handler) -> None:
     """Whoever logs the id before the response logs the right one."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
 
     def begin(session: Session) -> str:
         handler(session)
@@ -366,7 +363,7 @@ def test_since_when(save: bool) -> None:
 def test_since_when_of_others() -> None:
     """Another user's login begins anew; an anonymous session has no login time."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser = open_browser(clock, identity_key="user")
     browser.do(put("cart", 1))
     assert browser.do(since)[:2] == (None, at(0))
     for moment, user in ((10, "alice"), (20, "bob"), (30, "bob")):
@@ -382,7 +379,7 @@ def test_since_when_of_others() -> None:
 def test_a_slow_login_counts_from_its_call() -> None:
     """What ``regenerate()`` stated is true of the moment of the call, however long the response takes."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
 
     def slow(session: Session) -> None:
         session.regenerate(tags=["user:alice"])
@@ -412,7 +409,7 @@ def lasting(**arguments: Any) -> Handler:
 def test_a_shorter_idle_timeout_is_kept(handler: Handler, versioned: bool) -> None:
     """Rolls, writes, epochs and re-authentication extend a login by the idle timeout that it was given, not more."""
     clock = Clock()
-    browser = Browser(wrap(clock, versioned=versioned), clock)
+    browser = open_browser(clock, versioned=versioned)
     browser.do(lasting(idle_timeout="10m"))
     for _ in range(5):
         clock.advance(599)
@@ -427,7 +424,7 @@ def test_a_shorter_idle_timeout_is_kept(handler: Handler, versioned: bool) -> No
 def test_a_shorter_absolute_timeout_is_kept(handler: Handler) -> None:
     """Nothing but another authentication moves the end of a login."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(lasting(absolute_timeout="2h"))
     for _ in range(3):
         clock.advance(1799)
@@ -455,7 +452,7 @@ def test_a_shorter_absolute_timeout_is_kept(handler: Handler) -> None:
 def test_an_epoch_can_only_shorten(first: dict[str, Any], then: dict[str, Any], seconds: int) -> None:
     """Deadlines only shrink: counted from the login, whatever the epoch asks for."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(lasting(**first))
     clock.advance(600)
     browser.do(lambda session: session.regenerate(**then))
@@ -468,7 +465,7 @@ def test_an_epoch_can_only_shorten(first: dict[str, Any], then: dict[str, Any], 
 def test_another_authentication_begins_anew(then: dict[str, Any], hours: int) -> None:
     """With the lengths that the login had, or those that are given, as at a login."""
     clock = Clock()
-    browser = Browser(wrap(clock, idle_timeout="4h"), clock)
+    browser = open_browser(clock, idle_timeout="4h")
     browser.do(lasting(absolute_timeout="2h"))
     clock.advance(HOUR)
     browser.do(lasting(**then))
@@ -489,7 +486,7 @@ def test_another_configuration_counts_from_the_login(options: dict[str, Any], se
     """An absolute timeout that is lowered counts from the login; one that is raised extends nobody."""
     clock = Clock()
     store = memory(clock)
-    browser = Browser(wrap(clock, revocations=store, idle_timeout="23h"), clock)
+    browser = open_browser(clock, revocations=store, idle_timeout="23h")
     browser.do(login("alice"))
     clock.advance(7 * HOUR)
     browser.application = wrap(clock, revocations=store, **{"idle_timeout": "7h", **options})
@@ -529,7 +526,7 @@ def closed(browser: Browser) -> Browser:
 def test_a_login_for_as_long_as_the_browser_runs(handler: Handler, versioned: bool) -> None:
     """``persistent=False``: no session or lease cookie has a Max-Age, whatever happens to the session."""
     clock = Clock()
-    browser = Browser(wrap(clock, versioned=versioned), clock)
+    browser = open_browser(clock, versioned=versioned)
     browser.do(lasting(persistent=False))
     for _ in range(3):
         clock.advance(1800)
@@ -555,7 +552,7 @@ def test_a_login_for_as_long_as_the_browser_runs(handler: Handler, versioned: bo
 def test_remember_me_can_be_changed(first: bool | None, then: bool | None, stays: bool) -> None:
     """An epoch keeps what the login was, unless it says otherwise; another login begins with the default."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(lasting(persistent=first))
     browser.do(lambda session: session.regenerate(persistent=then))
     assert closed(browser).do(who) == ("alice" if stays else None)
@@ -607,7 +604,7 @@ def test_check_in_a_stream(ending: str) -> None:
             if at_part == 2:
                 end(browser)
 
-    application = wrap(browser.clock, stream, revocations=sessions_of(browser).revocations)
+    application = wrap(browser.clock, stream, revocations=store_of(browser))
     for handler in (untouched, who):
         heard.clear()
         steps = call(application, handler, browser.header())
@@ -617,7 +614,7 @@ def test_check_in_a_stream(ending: str) -> None:
 @pytest.mark.parametrize("handler", [untouched, who, put("x", 1), logout, lambda session: session.clear()])
 def test_check_where_there_is_none(handler: Handler) -> None:
     """A session that has not begun, or has just been ended, is not alive."""
-    for browser in (Browser(wrap(Clock())), begun()):
+    for browser in (open_browser(Clock()), begun()):
         steps = Steps(browser)
         steps.do(handler)
         assert steps.session.check() is (bool(browser.jar) and handler not in (logout,) and not steps.session.ended)
@@ -626,7 +623,7 @@ def test_check_where_there_is_none(handler: Handler) -> None:
 def test_check_of_a_visitor() -> None:
     """An anonymous session is asked about likewise."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(put("cart", 1))
     steps = Steps(browser)
     assert steps.session.check()
@@ -643,7 +640,7 @@ def test_check_of_what_was_saved() -> None:
     assert steps.session.check()
     steps.session.save()
     assert steps.session.check()
-    sessions_of(browser).revoke("user:alice")
+    filter_of(browser).sessions.revoke("user:alice")
     assert not steps.session.check()
     assert not [value for name, value in steps.answer().sent().items() if name == "__Host-session-1b" and value]
 
@@ -825,7 +822,7 @@ def test_two_threads_look_first(look: str, state: str) -> None:
     """Loading is safe, and happens once: every thread sees the same session, whoever looks first, and at what."""
     clock = Clock()
     store = SlowStore(memory(clock))
-    browser = Browser(wrap(clock, revocations=store), clock)
+    browser = open_browser(clock, revocations=store)
     if state != "nobody":
         browser.do(login("alice") if state != "a visitor" else put("user", "alice"))
         browser.do(put("list", []))
@@ -952,7 +949,7 @@ def test_a_logout_in_an_outage_can_be_forgotten_here(way: str, outage: str) -> N
     clock = Clock()
     store = Fragile(memory(clock))
     page = with_error_page(StoreUnavailable, "503 Service Unavailable")
-    browser = Browser(wrap(clock, page, revocations=store, outage=outage, identity_key="user"), clock)
+    browser = open_browser(clock, page, revocations=store, outage=outage, identity_key="user")
     browser.do(put("user", "alice"))
     clock.advance(1200)
     browser.do(who)
@@ -1000,7 +997,7 @@ def test_forget(after: str) -> None:
 def test_a_login_by_the_identity_key_before_its_response() -> None:
     """Once the identity is assigned, the session is the one that begins: its tags, its login time, another id."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key="user_id"), clock)
+    browser = open_browser(clock, identity_key="user_id")
     browser.do(put("cart", 1))
 
     def handler(session: Session) -> str:
@@ -1019,7 +1016,7 @@ def test_a_login_by_the_identity_key_before_its_response() -> None:
 def test_another_user_before_the_response() -> None:
     """Once somebody else is assigned, nothing of the tags is those of the user before."""
     clock = Clock()
-    browser = Browser(wrap(clock, identity_key="user_id"), clock)
+    browser = open_browser(clock, identity_key="user_id")
     browser.do(put("user_id", 42))
 
     def handler(session: Session) -> None:

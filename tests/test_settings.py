@@ -21,13 +21,9 @@ from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.settings import DEFAULTS, Options, Settings
 from wsgi_rollsession.token import NEVER, UNLIMITED
 
-from .browser import KEY, Browser, dispatch, login, wrap
+from .browser import KEY, Browser, dispatch, login, settings, wrap
 
 PASSWORD = "correct-horse-battery-staple"
-
-
-def settings(**options: Any) -> Settings:
-    return Settings.parse({"keys": KEY, "revocations": "memory://", **options})
 
 
 def meaning(option: str, parsed: Settings) -> Any:

@@ -26,7 +26,9 @@ from .browser import (
     login,
     logout,
     memory,
+    open_browser,
     put,
+    regenerate,
     untouched,
     who,
     wrap,
@@ -57,11 +59,6 @@ def all_names(base: str) -> set[str]:
     return sessions | {f"{name}-lease" for name in sessions} | {f"{base}-slot"}
 
 
-def regenerate(session: Session) -> None:
-    """Begin another epoch."""
-    session.regenerate()
-
-
 def keys(browser: Browser) -> set[str]:
     """The names of the cookies that a browser holds."""
     return set(browser.cookies)
@@ -74,7 +71,7 @@ def test_the_names_of_a_life(naming: tuple[dict[str, Any], str]) -> None:
     """A visitor's one name; a slot for a login, the other half of its pair for each epoch, the next pair afterwards."""
     options, base = naming
     clock = Clock()
-    browser = Browser(wrap(clock, **options), clock)
+    browser = open_browser(clock, **options)
     browser.do(put("cart", 1))
     assert keys(browser) == {base}
     clock.advance(1200)
@@ -106,7 +103,7 @@ def test_names_are_finite(naming: tuple[dict[str, Any], str], seed: int) -> None
     """Whatever happens in whatever order, a browser gets no name but the 19 that can be listed."""
     options, base = naming
     clock, chance = Clock(), random.Random(seed)
-    browser = Browser(wrap(clock, renew_after=0, **options), clock)
+    browser = open_browser(clock, renew_after=0, **options)
     handlers: list[Handler] = [login("alice"), login("bob"), logout, regenerate, put("x", 1), who, untouched]
     handlers += [lambda session: session.clear(), lambda session: session.forget(), logout]
     under_way: list[Answer] = []
@@ -127,7 +124,7 @@ def test_other_names_are_others(naming: tuple[dict[str, Any], str]) -> None:
     """Cookies whose names only begin or end as ours, or whose values hold ours, are not ours, and are not deleted."""
     options, base = naming
     clock = Clock()
-    browser = Browser(wrap(clock, **options), clock)
+    browser = open_browser(clock, **options)
     browser.do(login("alice"))
     name = f"{base}-1"
     value = browser.cookies[name]
@@ -162,7 +159,7 @@ def test_spellings_of_a_header(naming: tuple[dict[str, Any], str], text: str) ->
     """White space, quotes and empty members, as clients and proxies write them, hide nothing."""
     options, base = naming
     clock = Clock()
-    browser = Browser(wrap(clock, **options), clock)
+    browser = open_browser(clock, **options)
     browser.do(login("alice"))
     assert Steps(browser, text.format(f"{base}-1", browser.cookies[f"{base}-1"])).do(who) == "alice"
 
@@ -170,7 +167,7 @@ def test_spellings_of_a_header(naming: tuple[dict[str, Any], str], text: str) ->
 def test_fields_joined_by_a_comma_are_a_limit() -> None:
     """A server that joins several Cookie fields with a comma hides what follows it; a semicolon is what it takes."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     ours = f"__Host-session-1={browser.cookies['__Host-session-1']}"
     assert browser.call(who, header=f"a=b, {ours}").result is None
@@ -180,18 +177,24 @@ def test_fields_joined_by_a_comma_are_a_limit() -> None:
 # A bounded number
 
 
+def arranged(answers: list[tuple[int, Answer]], order: str) -> list[tuple[int, Answer]]:
+    """The answers, in the order in which they arrive."""
+    match order:
+        case "as sent":
+            return answers
+        case "reversed":
+            return answers[::-1]
+    return random.Random(1).sample(answers, len(answers))
+
+
 @pytest.mark.parametrize("order", ["as sent", "reversed", "shuffled"])
 def test_the_images_of_a_first_visit_share_one_cookie(naming: tuple[dict[str, Any], str], order: str) -> None:
     """Thirty parallel requests that each begin an anonymous session leave one cookie, and it works."""
     options, base = naming
     clock = Clock()
-    browser = Browser(wrap(clock, **options), clock)
+    browser = open_browser(clock, **options)
     answers = [(at, browser.call(put("seen", at))) for at in range(30)]
-    if order == "reversed":
-        answers.reverse()
-    elif order == "shuffled":
-        random.Random(1).shuffle(answers)
-    for at, answer in answers:
+    for at, answer in arranged(answers, order):
         browser.receive(answer)
         assert keys(browser) == {base}
         assert browser.do(get("seen")) == at
@@ -203,7 +206,7 @@ def test_the_images_of_a_first_visit_share_one_cookie(naming: tuple[dict[str, An
 def test_a_login_among_the_images_of_a_first_visit(position: int) -> None:
     """A login that is answered among them stays, whatever comes after it: the visitor's cookie is another."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     answers = [browser.call(put("seen", at)) for at in range(30)]
     answers.insert(position, browser.call(login("alice")))
     for answer in answers:
@@ -242,7 +245,7 @@ def test_logins_in_parallel(naming: tuple[dict[str, Any], str], before: str, ord
     """Of fifteen logins in parallel the last to arrive stays; a server with its usual limit answers what follows."""
     options, base = naming
     clock = Clock()
-    browser = Browser(wrap(clock, **options), clock)
+    browser = open_browser(clock, **options)
     BEFORE[before](browser)
     under_way = [Steps(browser).look() for _ in range(15)]
     for at, steps in enumerate(under_way):
@@ -252,11 +255,7 @@ def test_logins_in_parallel(naming: tuple[dict[str, Any], str], before: str, ord
     assert len(answers) == (1 if before.startswith("somebody") else 15), (
         "over somebody, one wins and the others conflict"
     )
-    if order == "reversed":
-        answers.reverse()
-    elif order == "shuffled":
-        random.Random(1).shuffle(answers)
-    for at, answer in answers:
+    for at, answer in arranged(answers, order):
         browser.receive(answer)
         assert browser.do(who) == f"user{at}"
         assert len(f"Cookie: {browser.header()}") < 8190 / 2
@@ -278,7 +277,7 @@ def test_logouts_each_with_something_in_flight(naming: tuple[dict[str, Any], str
     """After sixty logouts, each with an answer that comes late, there are as many orphans as slots at most."""
     options, base = naming
     clock = Clock()
-    browser = Browser(wrap(clock, renew_after=0, **options), clock)
+    browser = open_browser(clock, renew_after=0, **options)
     most = 0
     for at in range(60):
         browser.do(login(f"user{at}"))
@@ -310,7 +309,7 @@ def test_logouts_each_with_something_in_flight(naming: tuple[dict[str, Any], str
 def test_a_late_answer_of_a_dead_session_lands_in_its_own_slot(flight: str, logins: int, out: bool) -> None:
     """It arrives beside the login that followed: three logins, or one after a logout, which counts too."""
     clock = Clock()
-    browser = Browser(wrap(clock, renew_after=0), clock)
+    browser = open_browser(clock, renew_after=0)
     browser.do(login("alice"))
     clock.advance(10)
     late = browser.call(FLIGHTS[flight])
@@ -355,7 +354,7 @@ def test_a_late_answer_of_a_dead_session_lands_in_its_own_slot(flight: str, logi
 def test_the_next_pair(slot: str | None, presented: str, pair: int, act: str) -> None:
     """A login takes the next pair in which nothing is presented, else the next; a logout counts it as used."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     cookies = [] if slot is None else [f"__Host-session-slot={slot}"]
     cookies += ["__Host-session=x" if name == "anonymous" else f"__Host-session-{name}=x" for name in presented.split()]
     answer = browser.call(login("alice") if act == "a login" else logout, header="; ".join(cookies))
@@ -369,7 +368,7 @@ def test_the_next_pair(slot: str | None, presented: str, pair: int, act: str) ->
 def test_leases_take_no_pair() -> None:
     """Only session cookies count as presented: an orphaned lease is overwritten by its slot's next."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     answer = browser.call(login("alice"), header="__Host-session-1-lease=x; __Host-session-2-lease=y")
     assert set(answer.sent()) == {
         "__Host-session-1",
@@ -390,7 +389,7 @@ def test_leases_take_no_pair() -> None:
 def test_how_long_the_slot_is_remembered(absolute: str, age: int) -> None:
     """As long as the absolute timeout, and as long as browsers keep anything."""
     clock = Clock()
-    browser = Browser(wrap(clock, absolute_timeout=absolute, idle_timeout="1h"), clock)
+    browser = open_browser(clock, absolute_timeout=absolute, idle_timeout="1h")
     for handler in (login("alice"), logout):
         (slot,) = [text for text in browser.call(handler).set_cookies if text.startswith("__Host-session-slot=")]
         assert f"; Max-Age={age};" in slot
@@ -423,7 +422,7 @@ KEEPING: dict[str, Handler] = {
 def crowded(naming: tuple[dict[str, Any], str], clock: Clock) -> tuple[Browser, str]:
     """Zoe, logged in, with a lease; and beside hers, an anonymous session, dead ones, orphans and junk."""
     options, base = naming
-    browser = Browser(wrap(clock, identity_key="user", **options), clock)
+    browser = open_browser(clock, identity_key="user", **options)
     browser.do(put("cart", 1))
     visitor = dict(browser.jar), dict(browser.partition)
     browser.do(put("user", "yan"))
@@ -469,7 +468,7 @@ def test_who_does_not_deletes_nothing(naming: tuple[dict[str, Any], str], how: s
 def test_nothing_is_deleted_that_was_not_presented(count: int) -> None:
     """A login of a browser that presents nothing, or nothing of ours, deletes nothing."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     header = "; ".join(f"cookie{at}={at}" for at in range(count))
     for handler in (login("alice"), logout):
         assert all(browser.call(handler, header=header).sent().values())
@@ -483,7 +482,7 @@ def test_restarts_with_new_keys(naming: tuple[dict[str, Any], str], last: str) -
     """Eighteen restarts, each with a new key and a login: what no key opens any more is deleted by the next login."""
     options, _ = naming
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     for at in range(18):
         browser.application = wrap(clock, keys=generate_key(), **options)
         assert browser.do(lambda session: session.ended) is (Ended.KEY_GONE if at else Ended.NEVER)
@@ -577,7 +576,7 @@ def test_junk_hides_nobody(junk: str, count: int, where: str, caplog: pytest.Log
 def test_of_a_header_that_no_server_lets_in_the_end_counts(length: int) -> None:
     """The cost of a header is bounded: the last 65,536 characters are looked at."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     browser.do(login("alice"))
     ours = browser.header()
     assert browser.call(who, header=f"x={'y' * length}; {ours}").result == "alice"
@@ -588,7 +587,7 @@ def test_of_a_header_that_no_server_lets_in_the_end_counts(length: int) -> None:
 def test_the_best_of_several_leases_counts(order: list[int]) -> None:
     """Of several values under a lease's name, as other paths or domains leave them, the latest authentic one counts."""
     clock = Clock()
-    browser = Browser(wrap(clock, renew_after=60), clock)
+    browser = open_browser(clock, renew_after=60)
     browser.do(login("alice"))
     leases = []
     for _ in range(3):
@@ -609,7 +608,7 @@ def test_the_best_of_several_leases_counts(order: list[int]) -> None:
 def test_the_newest_of_several_versions_counts(reverse: bool, versioned: bool) -> None:
     """Of several authentic values under one name, the newest version of the newest login counts."""
     clock = Clock()
-    browser = Browser(wrap(clock, versioned=versioned), clock)
+    browser = open_browser(clock, versioned=versioned)
     browser.do(login("alice"))
     values = []
     for at in range(3):
@@ -624,7 +623,7 @@ def test_the_newest_of_several_versions_counts(reverse: bool, versioned: bool) -
 def test_a_login_outranks_every_visitor(reverse: bool) -> None:
     """However new the anonymous session beside it is, and wherever it stands."""
     clock = Clock()
-    browser = Browser(wrap(clock), clock)
+    browser = open_browser(clock)
     late = browser.call(put("seen", 1))
     browser.do(login("alice"))
     clock.advance(10)
@@ -639,7 +638,7 @@ def test_visitors_sessions_are_not_ended_by_reads() -> None:
     """Of two anonymous sessions in a jar neither is fenced by a read or a write: they are nobody's."""
     clock = Clock()
     store = memory(clock)
-    browser = Browser(wrap(clock, revocations=store, renew_after=0, insecure_http=True), clock)
+    browser = open_browser(clock, revocations=store, renew_after=0, insecure_http=True)
     one, other = Browser(browser.application, clock), Browser(browser.application, clock)
     one.do(put("cart", 1))
     clock.advance(1)
@@ -692,7 +691,7 @@ def test_partitioned_is_switched_on(how: str) -> None:
     clock = Clock()
     store = memory(clock)
     options = {"samesite": "None", "revocations": store}
-    browser = Browser(wrap(clock, **options), clock)
+    browser = open_browser(clock, **options)
     browser.do(login("zoe"))
     clock.advance(1200)
     browser.do(who)
@@ -714,7 +713,7 @@ def test_partitioned_is_switched_off() -> None:
     clock = Clock()
     store = memory(clock)
     options = {"samesite": "None", "revocations": store}
-    browser = Browser(wrap(clock, **options, partitioned=True), clock)
+    browser = open_browser(clock, **options, partitioned=True)
     browser.do(login("zoe"))
     browser.application = wrap(clock, **options)
     assert browser.do(who) == "zoe"

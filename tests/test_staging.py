@@ -33,10 +33,12 @@ from .browser import (
     Steps,
     call,
     get,
+    in_turn,
     login,
     logout,
     memory,
     put,
+    regenerate,
     untouched,
     who,
     wrap,
@@ -44,21 +46,6 @@ from .browser import (
 
 KEY = "user"
 LARGE = "x" * 4096
-
-
-def regenerate(session: Session) -> None:
-    """Begin another epoch, or a login."""
-    session.regenerate()
-
-
-def each(*handlers: Handler) -> Handler:
-    """One after the other."""
-
-    def handler(session: Session) -> None:
-        for one in handlers:
-            one(session)
-
-    return handler
 
 
 def save(session: Session) -> None:
@@ -73,19 +60,19 @@ STAGED: dict[str, Handler] = {
     "an epoch": regenerate,
     "authenticated again": lambda session: session.regenerate(tags=["user:alice", "role"]),
     "bob": put(KEY, "bob"),
-    "bob, regenerate": each(lambda session: session.regenerate(tags=["user:bob"]), put(KEY, "bob")),
+    "bob, regenerate": in_turn(lambda session: session.regenerate(tags=["user:bob"]), put(KEY, "bob")),
     "a logout": lambda session: session.pop(KEY, None),
-    "a logout, with a message": each(lambda session: session.pop(KEY, None), put("message", "bye")),
+    "a logout, with a message": in_turn(lambda session: session.pop(KEY, None), put("message", "bye")),
     "a clear": lambda session: session.clear(),
-    "a clear, with a message": each(lambda session: session.clear(), put("message", "bye")),
-    "a clear, then bob": each(lambda session: session.clear(), put(KEY, "bob")),
+    "a clear, with a message": in_turn(lambda session: session.clear(), put("message", "bye")),
+    "a clear, then bob": in_turn(lambda session: session.clear(), put(KEY, "bob")),
 }
 
 #: What the browser holds before.
 BEFORE: dict[str, Callable[[Browser], Any]] = {
     "nobody": lambda browser: None,
     "a visitor": lambda browser: browser.do(put("cart", [1])),
-    "alice": lambda browser: browser.do(each(put(KEY, "alice"), put("cart", [1]), put("list", []))),
+    "alice": lambda browser: browser.do(in_turn(put(KEY, "alice"), put("cart", [1]), put("list", []))),
     "alice, and a visitor": lambda browser: visitor_beside_alice(browser),
 }
 
@@ -137,7 +124,7 @@ def fails_itself(scene: Scene, action: Handler) -> None:
 def is_too_large(scene: Scene, action: Handler) -> None:
     """What is to be kept does not fit."""
     steps = Steps(scene.browser)
-    steps.do(each(action, put("large", LARGE)))
+    steps.do(in_turn(action, put("large", LARGE)))
     scene.browser.receive(steps.answer())
     assert isinstance(steps.error, SessionTooLarge)
 
@@ -145,7 +132,7 @@ def is_too_large(scene: Scene, action: Handler) -> None:
 def is_too_large_for_save(scene: Scene, action: Handler) -> None:
     """What is to be kept does not fit, and the application asks for it now."""
     steps = Steps(scene.browser)
-    steps.do(each(action, put("large", LARGE), save))
+    steps.do(in_turn(action, put("large", LARGE), save))
     assert isinstance(steps.error, SessionTooLarge)
     # The application gives up: its response never starts
 
@@ -153,7 +140,7 @@ def is_too_large_for_save(scene: Scene, action: Handler) -> None:
 def is_no_json(scene: Scene, action: Handler) -> None:
     """A nested change brought in what JSON cannot carry."""
     steps = Steps(scene.browser)
-    steps.do(each(action, put("bad", []), lambda session: session["bad"].append({1})))
+    steps.do(in_turn(action, put("bad", []), lambda session: session["bad"].append({1})))
     scene.browser.receive(steps.answer())
     assert isinstance(steps.error, SessionValueError)
 
@@ -187,6 +174,12 @@ def test_what_did_not_go_out_has_done_nothing(action: str, before: str, failure:
 def outcome(session: Session) -> Any:
     """What two sessions of the same history have in common."""
     return session.copy(), session.version, session.ended, sorted(session.tags)
+
+
+def assert_alike(scene: Scene, other: Scene) -> None:
+    """What both browsers hold says the same."""
+    assert scene.browser.do(outcome) == other.browser.do(outcome)
+    assert set(scene.browser.cookies) == set(other.browser.cookies)
 
 
 @pytest.mark.parametrize("versioned", [False, True], ids=["", "versioned"])
@@ -252,13 +245,13 @@ def test_an_outage_ends_and_begins_nothing_over_somebody(action: str, outage: st
 
 
 DONE: dict[str, tuple[Handler, Callable[[Browser], bool]]] = {
-    "a saved write": (each(put("y", 2), save), lambda browser: browser.do(get("y")) == 2),
-    "a saved epoch": (each(regenerate, save), lambda browser: "__Host-session-1b" in browser.cookies),
-    "a saved switch": (each(put(KEY, "carol"), save), lambda browser: browser.do(who) == "carol"),
-    "a saved logout": (each(lambda session: session.pop(KEY), save), lambda browser: browser.do(who) is None),
-    "a saved clear": (each(lambda session: session.clear(), save), lambda browser: len(browser.cookies) == 1),
+    "a saved write": (in_turn(put("y", 2), save), lambda browser: browser.do(get("y")) == 2),
+    "a saved epoch": (in_turn(regenerate, save), lambda browser: "__Host-session-1b" in browser.cookies),
+    "a saved switch": (in_turn(put(KEY, "carol"), save), lambda browser: browser.do(who) == "carol"),
+    "a saved logout": (in_turn(lambda session: session.pop(KEY), save), lambda browser: browser.do(who) is None),
+    "a saved clear": (in_turn(lambda session: session.clear(), save), lambda browser: len(browser.cookies) == 1),
     "invalidate": (logout, lambda browser: len(browser.cookies) == 1),
-    "invalidate, twice": (each(logout, logout), lambda browser: len(browser.cookies) == 1),
+    "invalidate, twice": (in_turn(logout, logout), lambda browser: len(browser.cookies) == 1),
     "log out others": (
         lambda session: session.revoke_others("user:alice"),
         lambda browser: "__Host-session-1b" in browser.cookies and browser.do(who) == "alice",
@@ -327,8 +320,7 @@ def test_what_was_too_large_can_be_made_smaller(action: str, before: str) -> Non
     scene.browser.do(careful)
     other.browser.do(STAGED[action])
 
-    assert scene.browser.do(outcome) == other.browser.do(outcome)
-    assert set(scene.browser.cookies) == set(other.browser.cookies)
+    assert_alike(scene, other)
 
 
 # Going back
@@ -378,8 +370,7 @@ def test_revert_goes_back_to_what_was_saved(saved: str, before: str) -> None:
     scene.browser.do(tries)
     other.browser.do(once)
 
-    assert scene.browser.do(outcome) == other.browser.do(outcome)
-    assert set(scene.browser.cookies) == set(other.browser.cookies)
+    assert_alike(scene, other)
 
 
 @pytest.mark.parametrize("before", BEFORE)

@@ -8,20 +8,15 @@ import pytest
 
 from wsgi_rollsession import SessionConflict
 from wsgi_rollsession.revocation.fence import EVERYTHING
-from wsgi_rollsession.settings import Settings
 from wsgi_rollsession.successor import Regeneration, begun, is_another_user, logged_in, renewed, written
 from wsgi_rollsession.token import FAIL_OPEN, NEVER, TRANSIENT, UNASKED, UNLIMITED, Record
 
-from .browser import KEY
+from .browser import settings
 
 T = 1_800_000_000_000
 HOUR = 3_600_000
 ID = bytes(range(16))
 USER, TENANT, NEW = (bytes([n]) * 16 for n in (1, 2, 3))
-
-
-def site(**options: Any) -> Settings:
-    return Settings.parse({"keys": KEY, "revocations": "memory://", **options})
 
 
 def asked(**what: Any) -> Regeneration:
@@ -47,7 +42,7 @@ RECORD = Record(ID, 3, T, T, 3600, T + 24 * HOUR, 0, (10, 11, 12), (USER, TENANT
 )
 def test_begun(options: dict[str, Any], unasked: bool, expected: dict[str, Any]) -> None:
     """An anonymous session has no login time and no tags. It has passed what everything had, if that could be asked."""
-    record = begun(site(**options), ID, T, 90, unasked=unasked, data=b"{}")
+    record = begun(settings(**options), ID, T, 90, unasked=unasked, data=b"{}")
     assert record == Record(id=ID, version=1, created=T, authenticated=0, tags=(), data=b"{}", **expected)
 
 
@@ -81,7 +76,7 @@ def test_written() -> None:
 )
 def test_logged_in(options: dict[str, Any], what: dict[str, Any], expected: dict[str, Any]) -> None:
     """A login begins at the call, has passed the numbers of the call, and lives as long as configured, or shorter."""
-    record = logged_in(site(**options), ID, (USER, NEW), asked(**what), b"{}")
+    record = logged_in(settings(**options), ID, (USER, NEW), asked(**what), b"{}")
     assert record == Record(
         id=ID, version=1, created=T + HOUR, authenticated=T + HOUR, tags=(USER, NEW), data=b"{}", **expected
     )
@@ -145,7 +140,7 @@ def test_renewed(
 ) -> None:
     """A new epoch keeps the login: its id, its creation, what it passed. Deadlines only shrink, from the login."""
     record = RECORD._replace(**before)
-    following = renewed(site(**options), record, record.tags, None if what is None else asked(**what), b"{}")
+    following = renewed(settings(**options), record, record.tags, None if what is None else asked(**what), b"{}")
     assert following == record._replace(**{"version": EPOCH, "data": b"{}", **expected})
 
 
@@ -162,14 +157,14 @@ def test_renewed(
 )
 def test_numbers_carry_over(tags: tuple[bytes, ...], passed: tuple[int, ...]) -> None:
     """A new epoch has passed what the login had passed, and of new tags what they had at the call."""
-    record = renewed(site(), RECORD, tags, asked(tags=tags), b"{}")
+    record = renewed(settings(), RECORD, tags, asked(tags=tags), b"{}")
     assert (record.tags, record.passed) == (tags, passed)
 
 
 def test_the_last_epoch() -> None:
     """After the last epoch of a login there is none."""
     with pytest.raises(SessionConflict):
-        renewed(site(), RECORD._replace(version=16_383 << 16 | 1), RECORD.tags, asked(), b"{}")
+        renewed(settings(), RECORD._replace(version=16_383 << 16 | 1), RECORD.tags, asked(), b"{}")
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ from wsgi_rollsession.cookies import Cookies
 from wsgi_rollsession.keys import PREFIX, Key, KeyRing
 from wsgi_rollsession.presented import Opened, Presented, rank
 from wsgi_rollsession.revocation import clock, fence
-from wsgi_rollsession.settings import Settings
 from wsgi_rollsession.token import NEVER, UNLIMITED, Lease, Record, pack, unpack
 
-from ..browser import KEY, START, Browser, Clock, get, put, who, wrap
+from ..browser import KEY, START, Browser, Clock, get, open_browser, put, settings, who
 from . import second
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -45,9 +44,7 @@ def a_record(**fields: Any) -> Record:
 def cookies_of(anonymous: str) -> Cookies:
     """The cookies of a configuration in which the anonymous session has this name."""
     name, secure = anonymous.removeprefix("__Host-"), anonymous.startswith("__Host-")
-    return Cookies(
-        Settings.parse({"keys": KEY, "revocations": "memory://", "cookie_name": name, "insecure_http": not secure})
-    )
+    return Cookies(settings(cookie_name=name, insecure_http=not secure))
 
 
 def record_of(vector: dict[str, Any]) -> Record:
@@ -311,7 +308,7 @@ def test_responses_that_caches_store(vector: dict[str, Any]) -> None:
 
 def browser() -> Browser:
     clock = Clock()
-    return Browser(wrap(clock, amnesia="accept"), clock)
+    return open_browser(clock, amnesia="accept")
 
 
 def test_the_second_implementation_reads_what_the_package_sends() -> None:

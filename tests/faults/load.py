@@ -20,10 +20,14 @@ from tests.browser import KEY, Answer, call
 from tests.servers import wait_until
 from wsgi_rollsession import RollSession, Session
 from wsgi_rollsession.errors import SessionConflict, StoreUnavailable
-from wsgi_rollsession.revocation.redis.address import RedisAddress, parse
+from wsgi_rollsession.revocation.redis.address import CALL_TIMEOUT, RedisAddress, parse
 
 #: What a busy machine may add to a bound that is measured, in seconds.
 SLACK = 0.5
+#: Seconds that a busy machine may add to a request; and that a request may take if a server answers at times: a load, a
+#: roll and a logout, each a call.
+BUSY = 2.0
+BOUND = 3 * CALL_TIMEOUT + BUSY
 #: Seconds to wait for what must happen in the end. A Sentinel that was kept waiting for 2 s does nothing for 30 s.
 PATIENCE = 90.0
 
@@ -288,3 +292,9 @@ def _invalidate(session: Session) -> Any:
 
 def _address(url: str) -> RedisAddress:
     return parse(url)
+
+
+def kept(load: Load) -> None:
+    """Nobody was refused who is logged in, and nobody waited for longer than is promised."""
+    assert load.counts["refused"] == 0, load.counts
+    assert load.longest < BOUND, load.longest

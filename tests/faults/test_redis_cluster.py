@@ -7,15 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from redis.crc import key_slot
 
-from tests.faults.load import Load
+from tests.faults.load import Load, kept
 from tests.servers import ClusterGroup, running, wait_until
-from wsgi_rollsession.revocation.redis.address import CALL_TIMEOUT
 from wsgi_rollsession.revocation.redis.cluster import CLUSTER_SHARDS
 
 STORE = "Redis Cluster (three primaries, a replica each)"
 KEPT = "with wait=1, no confirmed logout is forgotten; nobody else is logged out"
-#: A request makes three calls; and a busy machine.
-BOUND = 3 * CALL_TIMEOUT + 2.0
 
 Report = Callable[..., None]
 
@@ -24,11 +21,6 @@ Report = Callable[..., None]
 def cluster() -> Iterator[ClusterGroup]:
     with running(ClusterGroup(replicas=1)) as group:
         yield group
-
-
-def kept(load: Load) -> None:
-    assert load.counts["refused"] == 0
-    assert load.longest < BOUND
 
 
 def test_slots_move(cluster: ClusterGroup, report: Report) -> None:

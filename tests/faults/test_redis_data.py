@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,19 @@ import pytest
 from tests.browser import call
 from tests.faults.load import new_worker
 from tests.faults.test_redis_standalone import KEPT, NOTICED, STORE, asked, server_with_clock
-from tests.servers import Proxy, RedisServer, running, wait_until
+from tests.servers import HOUR, Opener, Proxy, RedisServer, key, running, wait_until
 from wsgi_rollsession import RollSession, Session
 from wsgi_rollsession.errors import SessionConflict, StoreUnavailable
-from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
 
-HOUR = StoreOptions(lifetime_ms=3_600_000)
-
 Report = Callable[..., None]
-Opener = Callable[..., RedisRevocations]
-
-
-@pytest.fixture
-def opened() -> Iterator[Opener]:
-    """Opens stores, and closes them after the test."""
-    with contextlib.ExitStack() as stack:
-
-        def opener(url: str, options: StoreOptions = HOUR) -> RedisRevocations:
-            store = RedisRevocations.from_url(url, options)
-            stack.callback(store.close)
-            return store
-
-        yield opener
 
 
 def errors(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
     """The lines at ERROR with *text* in them."""
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     return [line for line in lines if text in line]
-
-
-def key() -> bytes:
-    return os.urandom(16)
 
 
 ALWAYS = {"appendonly": "yes", "appendfsync": "always"}

@@ -9,19 +9,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.faults.load import PATIENCE, Load
+from tests.faults.load import PATIENCE, Load, kept
 from tests.servers import RedisServer, SentinelGroup, running, wait_until
 from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
-from wsgi_rollsession.revocation.redis.address import CALL_TIMEOUT
 from wsgi_rollsession.revocation.redis.sentinel import PRIMARY_CHECK
 
 STORE = "Redis, Sentinel (a primary, two replicas, three Sentinels)"
 KEPT = "with wait={}, no confirmed logout is forgotten; nobody else is logged out"
-#: A request makes three calls; and a busy machine.
-BOUND = 3 * CALL_TIMEOUT + 2.0
 #: Seconds for which a primary that was replaced may be believed: the Sentinels are asked once a second, and tell each
 #: other within another one.
 BELIEVED = PRIMARY_CHECK + 1.0
@@ -59,11 +56,6 @@ def group(sentinels: SentinelGroup) -> SentinelGroup:
 
 def is_replica(server: RedisServer) -> bool:
     return server.client().info()["role"] == "slave"
-
-
-def kept(load: Load) -> None:
-    assert load.counts["refused"] == 0
-    assert load.longest < BOUND
 
 
 def test_primary_dies(group: SentinelGroup, report: Report) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.load import Load
+from tests.faults.load import BOUND, BUSY, Load, kept
 from tests.servers import Proxy, RedisServer, redis_servers, running, wait_until
 from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
@@ -25,10 +25,6 @@ KEPT = "no confirmed logout is forgotten; nobody else is logged out"
 NOTICED = "the loss is noticed: every session from before it is refused"
 #: Seconds after which a call fails, whatever the server does.
 CALL = CALL_TIMEOUT
-#: Seconds that a busy machine may add.
-BUSY = 2.0
-#: Seconds that a request may take if a server answers at times: a load, a roll and a logout, each a call.
-BOUND = 3 * CALL + BUSY
 
 Report = Callable[..., None]
 
@@ -43,11 +39,6 @@ def server() -> Iterator[RedisServer]:
     """A server of the test's own, with an append-only file."""
     with running(RedisServer(appendonly="yes", appendfsync="everysec")) as one:
         yield one
-
-
-def kept(load: Load) -> None:
-    assert load.counts["refused"] == 0
-    assert load.longest < BOUND
 
 
 def noticed(load: Load) -> None:

@@ -11,7 +11,8 @@ from unittest.mock import patch
 
 from wsgi_rollsession.revocation import clock
 
-from .machine import History, Logs, Machine, Step
+from .machine import History, Machine, Step
+from .request import Logs
 from .world import Sleep
 
 

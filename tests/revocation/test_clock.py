@@ -6,21 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.revocation.clocks import NOW, Clocks
 from wsgi_rollsession.revocation.clock import RUN_AHEAD_S, SteadyClock, genesis, next_revoked_before
 from wsgi_rollsession.revocation.fence import ENDED, revoked_before
-
-NOW = 1_800_000_000_000
-
-
-class Clocks:
-    """A host's clocks, which move when told to."""
-
-    def __init__(self) -> None:
-        self.wall_ms, self.monotonic_ms = NOW, 5_000
-
-    def passes(self, ms: int) -> None:
-        self.wall_ms += ms
-        self.monotonic_ms += ms
 
 
 @pytest.fixture

@@ -18,25 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Proxy, RedisServer, free_port, running, wait_until
+from tests.servers import HOUR, Proxy, RedisServer, free_port, is_fresh, key, running, wait_until
 from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
 from wsgi_rollsession.revocation.redis import RedisRevocations
 from wsgi_rollsession.testing.stores import in_fork
 
-HOUR = StoreOptions(lifetime_ms=3_600_000)
-
 Follow = Callable[..., RedisRevocations]
-
-
-def key() -> bytes:
-    return os.urandom(16)
-
-
-def is_fresh(store: RedisRevocations) -> bool:
-    """Whether loads are answered from the local set now."""
-    return store._follower is not None and time.monotonic() < store._follower.fresh_until
 
 
 def threads() -> int:

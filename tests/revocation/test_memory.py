@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.revocation.clocks import Clocks
 from wsgi_rollsession import ConfigurationError, StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions, open_store
 from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S, next_revoked_before
@@ -76,29 +77,17 @@ def test_made_by_hand_it_is_a_set_of_its_own() -> None:
     assert other.lookup_now([A]) == [0]
 
 
-class Clock:
-    """A host's clocks. Time passes for both; the wall clock can also be set."""
-
-    def __init__(self) -> None:
-        self.wall_ms = 500_000 * HOUR_MS
-        self.monotonic_ms = HOUR_MS
-
-    def passes(self, ms: int) -> None:
-        self.wall_ms += ms
-        self.monotonic_ms += ms
+@pytest.fixture
+def clock() -> Clocks:
+    return Clocks()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> MemoryRevocations:
+def store(clock: Clocks) -> MemoryRevocations:
     return MemoryRevocations(StoreOptions(HOUR_MS), _clock=lambda: clock.wall_ms, _monotonic=lambda: clock.monotonic_ms)
 
 
-def test_it_is_bounded_by_itself(store: MemoryRevocations, clock: Clock) -> None:
+def test_it_is_bounded_by_itself(store: MemoryRevocations, clock: Clocks) -> None:
     """However many lifetimes pass, no more than the fences of one, and of the margins, are held."""
     for step in range(1000):
         clock.passes(HOUR_MS // 20)
@@ -107,7 +96,7 @@ def test_it_is_bounded_by_itself(store: MemoryRevocations, clock: Clock) -> None
         assert store.status()["fences"] <= 20 + 5
 
 
-def test_the_wall_clock_jumps_ahead_and_back(store: MemoryRevocations, clock: Clock) -> None:
+def test_the_wall_clock_jumps_ahead_and_back(store: MemoryRevocations, clock: Clocks) -> None:
     """Logout; the wall clock is two hours ahead; another logout, which drops what has expired; the clock is right
     again, a minute after the logout: the session is still refused."""
     store.fence([A], ENDED)
@@ -117,7 +106,7 @@ def test_the_wall_clock_jumps_ahead_and_back(store: MemoryRevocations, clock: Cl
     assert store.lookup_now([A, B]) == [ENDED, ENDED]
 
 
-def test_the_wall_clock_goes_back(store: MemoryRevocations, clock: Clock) -> None:
+def test_the_wall_clock_goes_back(store: MemoryRevocations, clock: Clocks) -> None:
     """A fence expires and is dropped; then the wall clock goes back to when its session was alive, or later does so
     while nothing is raised: all sessions from before are refused. A small step is nothing."""
     store.fence([A], ENDED)
@@ -136,7 +125,7 @@ def test_the_wall_clock_goes_back(store: MemoryRevocations, clock: Clock) -> Non
         assert store.lookup_now([EVERYTHING]) == [everything]
 
 
-def test_the_wall_clock_goes_back_between_two_raises(store: MemoryRevocations, clock: Clock) -> None:
+def test_the_wall_clock_goes_back_between_two_raises(store: MemoryRevocations, clock: Clocks) -> None:
     """Logout; half a lifetime passes, and the wall clock is set back by as much, so that by it no time has passed;
     after more than a lifetime the next logout drops the fence, while its session still has half of its own to live:
     it is refused by the fence of everything."""
@@ -149,7 +138,7 @@ def test_the_wall_clock_goes_back_between_two_raises(store: MemoryRevocations, c
     assert before < store.lookup_now([EVERYTHING])[0] >= created // 1000
 
 
-def test_a_small_step_back_hides_nobody(store: MemoryRevocations, clock: Clock) -> None:
+def test_a_small_step_back_hides_nobody(store: MemoryRevocations, clock: Clocks) -> None:
     """The clock steps back by 30 s: a revocation covers what was created before the step; time goes on from there."""
     created = clock.wall_ms
     clock.wall_ms -= 30_000
@@ -164,7 +153,7 @@ def test_a_small_step_back_hides_nobody(store: MemoryRevocations, clock: Clock) 
 # How far the numbers run ahead of the clock
 
 
-def test_revoking_everything_again_and_again(store: MemoryRevocations, clock: Clock) -> None:
+def test_revoking_everything_again_and_again(store: MemoryRevocations, clock: Clocks) -> None:
     """Everything is revoked until that has to wait; a session begins, and has passed the last number; then the data
     is lost. The genesis, a second later, is a larger number, so the session is refused."""
     clock.passes(60_000)

@@ -20,7 +20,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.servers import Proxy, RedisServer, as_user, documented_acl, kept_in_redis, running, wait_until
+from tests.servers import (
+    Opener,
+    Proxy,
+    RedisServer,
+    answers,
+    as_user,
+    documented_acl,
+    is_fresh,
+    kept_in_redis,
+    key,
+    running,
+    wait_until,
+)
 from wsgi_rollsession.errors import ConfigurationError, StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S
@@ -30,29 +42,8 @@ from wsgi_rollsession.revocation.redis.address import CALL_TIMEOUT, parse
 from wsgi_rollsession.revocation.redis.sentinel import SentinelLink
 from wsgi_rollsession.testing.stores import KeptUntil, SharedRevocationContract
 
-HOUR = StoreOptions(lifetime_ms=3_600_000)
 #: The documented bound, and what a busy machine may add to it.
 BOUND = CALL_TIMEOUT + 2.0
-
-Opener = Callable[..., RedisRevocations]
-
-
-def key() -> bytes:
-    return os.urandom(16)
-
-
-@pytest.fixture
-def opened() -> Iterator[Opener]:
-    """Opens stores, and closes them after the test."""
-    with contextlib.ExitStack() as stack:
-
-        def opener(url: str, options: StoreOptions = HOUR) -> RedisRevocations:
-            store = open_store(url, options)
-            assert isinstance(store, RedisRevocations)
-            stack.callback(store.close)
-            return store
-
-        yield opener
 
 
 # The URL
@@ -421,10 +412,6 @@ def test_no_right_is_superfluous(
         assert failed
 
 
-def is_fresh(store: RedisRevocations) -> bool:
-    return store._follower is not None and time.monotonic() < store._follower.fresh_until
-
-
 @pytest.mark.parametrize("how", ["forbidden", "unknown"])
 @pytest.mark.parametrize("commands", ["INFO", "ROLE", "CONFIG", "MEMORY", "INFO ROLE CONFIG MEMORY"])
 def test_what_it_works_without(opened: Opener, how: str, commands: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -569,14 +556,7 @@ def test_threads_do_not_wait_for_each_other(opened: Opener, redis_url: str, prox
     assert failures == 200
     assert time.monotonic() - begun < BOUND  # one of them may have tried the server, the others did not
     proxy.stalled = False
-    wait_until(lambda: _answers(store))
-
-
-def _answers(store: RedisRevocations) -> bool:
-    try:
-        return bool(store.lookup_now([EVERYTHING]))
-    except StoreUnavailable:
-        return False
+    wait_until(lambda: answers(store))
 
 
 def _child(store: RedisRevocations, session: bytes, pipe: object) -> None:
@@ -696,7 +676,7 @@ def test_a_demoted_primary_is_noticed(opened: Opener, redis_server: RedisServer)
         store = opened(demoted.url)
         store.lookup_now([EVERYTHING])
         demoted.command("REPLICAOF", "127.0.0.1", redis_server.port)
-        wait_until(lambda: not _answers(store), 10, "the replica is refused")
+        wait_until(lambda: not answers(store), 10, "the replica is refused")
         with pytest.raises(StoreUnavailable):
             store.fence([key()], ENDED)
 
@@ -750,8 +730,7 @@ class TestContractOfARestrictedUser(SharedRevocationContract):
         return lambda options: open_store(url, options)
 
     @pytest.fixture
-    def kept_until(self, restricted: Callable[..., None]) -> KeptUntil:
-        restricted("follow", "+xlen", "+pexpiretime")
+    def kept_until(self) -> KeptUntil:
         return kept_in_redis
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,16 +12,13 @@ from typing import Any
 import pytest
 
 from tests.faults.test_redis_standalone import server_with_clock
-from tests.servers import Proxy, RedisServer, free_port, running, wait_until
+from tests.servers import Opener, Proxy, RedisServer, answers, free_port, key, running, wait_until
 from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
-from wsgi_rollsession.revocation.redis import RedisRevocations
 
-HOUR = StoreOptions(lifetime_ms=3_600_000)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operating-redis.md"
 
-Opener = Callable[..., RedisRevocations]
 #: The first cell of a row, and the tests that fire it.
 FIRED: dict[str, list[str]] = {}
 
@@ -46,33 +41,9 @@ def rows() -> dict[str, str]:
 
 
 @pytest.fixture
-def opened() -> Iterator[Opener]:
-    """Opens stores, and closes them after the test."""
-    with contextlib.ExitStack() as stack:
-
-        def opener(url: str, options: StoreOptions = HOUR) -> RedisRevocations:
-            store = RedisRevocations.from_url(url, options)
-            stack.callback(store.close)
-            return store
-
-        yield opener
-
-
-@pytest.fixture
 def server() -> Iterator[RedisServer]:
     with running(RedisServer()) as one:
         yield one
-
-
-def key() -> bytes:
-    return os.urandom(16)
-
-
-def answers(store: RedisRevocations) -> bool:
-    try:
-        return bool(store.lookup_now([EVERYTHING]))
-    except StoreUnavailable:
-        return False
 
 
 def lines(caplog: pytest.LogCaptureFixture, pattern: str, level: int = logging.ERROR) -> list[str]:

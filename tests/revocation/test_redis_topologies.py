@@ -13,19 +13,24 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from tests.servers import ClusterGroup, SentinelGroup, as_user, documented_acl, kept_in_redis, running, wait_until
+from tests.servers import (
+    HOUR,
+    ClusterGroup,
+    Opener,
+    SentinelGroup,
+    as_user,
+    documented_acl,
+    kept_in_redis,
+    running,
+    wait_until,
+)
 from wsgi_rollsession.errors import StoreUnavailable
 from wsgi_rollsession.revocation import Revocations, StoreOptions, open_store
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING
-from wsgi_rollsession.revocation.redis import RedisRevocations
 from wsgi_rollsession.revocation.redis.address import CALL_TIMEOUT
 from wsgi_rollsession.revocation.redis.cluster import CLUSTER_SHARDS
 from wsgi_rollsession.revocation.redis.sentinel import PRIMARY_CHECK, SENTINEL_TIMEOUT
 from wsgi_rollsession.testing.stores import KeptUntil, SharedRevocationContract
-
-Opener = Callable[[str], RedisRevocations]
-
-HOUR = StoreOptions(lifetime_ms=3_600_000)
 
 
 def key(shard: int | None = None) -> bytes:
@@ -58,18 +63,6 @@ def cluster_url(cluster: ClusterGroup) -> str:
     for server in cluster.primaries:
         server.command("FLUSHALL")
     return cluster.url
-
-
-@pytest.fixture
-def opened() -> Iterator[Opener]:
-    with contextlib.ExitStack() as stack:
-
-        def opener(url: str) -> RedisRevocations:
-            store = RedisRevocations.from_url(url, HOUR)
-            stack.callback(store.close)
-            return store
-
-        yield opener
 
 
 class TestSentinelContract(SharedRevocationContract):
@@ -114,7 +107,7 @@ class TestRestrictedClusterContract(SharedRevocationContract):
     @pytest.fixture
     def open_store(self, cluster: ClusterGroup, cluster_url: str) -> Iterator[Callable[[StoreOptions], Revocations]]:
         for server in cluster.primaries:
-            server.command(*documented_acl("cluster", "+xlen", "+pexpiretime"))
+            server.command(*documented_acl("cluster", "+xlen"))
         yield lambda options: open_store(as_user(cluster_url) + "?follow=1", options)
         for server in cluster.primaries:
             server.command("ACL", "DELUSER", "rollsession")
