@@ -7,8 +7,8 @@ from typing import Any
 
 from .errors import SessionValueError
 
-# ensure_ascii=False: what counts against a cookie's limit is UTF-8. Not a number and infinity are not JSON. What contains
-# itself is too deep for ``check``, which everything has passed.
+# ensure_ascii=False: what counts against a cookie's limit is UTF-8. Not a number and infinity are not JSON. And what
+# contains itself is too deep for ``check``, which everything has passed.
 encode = JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 decode = JSONDecoder().raw_decode
 EMPTY = b"{}"
