@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
 from os import urandom
-from threading import Lock
 from typing import TYPE_CHECKING, NoReturn
 
 from . import policy, successor, token
@@ -61,7 +61,7 @@ class Exchange:
     def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
         self.site = site
         self.header = header
-        self._lock = Lock()
+        self._lock = threading.Lock()  # looked up now, for gevent may have come since
         #: What the response carries in any case: what has been done, by name, in the order in which it is sent.
         self.outbox = {each.name: each for each in carried} if carried else {}
         if carried:

@@ -446,6 +446,32 @@ def application(environ, start_response):
 """
 
 
+def test_who_comes_while_the_thread_starts_does_not_wait(
+    follow: Follow, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To start a thread gives way to other greenlets of the same thread: one that waited would wait for ever."""
+    store = follow(redis_url, start=False)
+    start, answers = threading.Thread.start, []
+
+    def start_and_give_way(thread: threading.Thread) -> None:
+        if thread.name == "rollsession-follower":
+            answers.extend(store.lookup([EVERYTHING]))
+        start(thread)
+
+    def ask() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start_and_give_way)
+            store.lookup([EVERYTHING])
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(10)
+    assert not asking.is_alive()
+    assert len(answers) == 1
+    wait_until(lambda: is_fresh(store), what="a follower that is up to date")
+    assert threads() == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -28,7 +28,6 @@ import redis
 from redis.exceptions import AskError, MovedError
 
 from ..fence import EVERYTHING
-from ..forks import ForkSafeLock
 from ..local_set import LocalSet
 from .address import REPLY_TIMEOUT
 from .admission import NotThePrimary, check_role
@@ -90,8 +89,8 @@ class Follower:
         self._max_staleness = max_staleness
         # An answer may take so long, and only then proves the moment of its question: two turns must fit.
         self._block_ms = int(max_staleness * 400)
-        self._lock = ForkSafeLock()
         self._pid = 0
+        self._starting: dict[int, object] = {}  # the process that does, and a claim of one of its threads
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._wake: socket.socket | None = None
@@ -101,25 +100,31 @@ class Follower:
 
     def start(self) -> None:
         """Start the thread, unless it runs in this process already or ``stop`` was called."""
-        if self._pid == os.getpid() or self._stopped:
+        pid, mine = os.getpid(), object()
+        # Not with a lock: to start a thread gives way to other greenlets, and one that waits for a lock from before
+        # gevent was there waits for ever. Nobody has to wait, for who does not find the follower ready asks.
+        if self._pid == pid or self._stopped or self._starting.setdefault(pid, mine) is not mine:
             return
-        with self._lock:
-            if self._pid == os.getpid():
-                return
-            self._streams = [_Stream(shard) for shard in self._shards.all]
-            try:
-                self._wake, sleeper = socket.socketpair()
-            except OSError as error:  # too many files; the next load tries again
-                return self._lost(error)
-            run = threading.Thread(target=self._run, args=(sleeper,), name="rollsession-follower", daemon=True)
-            try:
-                run.start()
-            except RuntimeError as error:  # too many threads
-                self._wake.close()
-                sleeper.close()
-                return self._lost(error)
-            self._thread = run
-            self._pid = os.getpid()
+        try:
+            if self._pid != pid:  # nor has another thread done it meanwhile
+                self._start()
+                self._pid = pid
+        except (OSError, RuntimeError) as error:  # too many files, or threads; the next load tries again
+            self._lost(error)
+        finally:
+            del self._starting[pid]
+
+    def _start(self) -> None:
+        self._streams = [_Stream(shard) for shard in self._shards.all]
+        self._wake, sleeper = socket.socketpair()
+        run = threading.Thread(target=self._run, args=(sleeper,), name="rollsession-follower", daemon=True)
+        try:
+            run.start()
+        except RuntimeError:
+            self._wake.close()
+            sleeper.close()
+            raise
+        self._thread = run
 
     def stop(self) -> None:
         """End the thread, for good."""
