@@ -25,7 +25,7 @@ from wsgi_rollsession.revocation.clock import CLOCK_STEP_MS, RUN_AHEAD_S, genesi
 from wsgi_rollsession.revocation.fence import ENDED, EVERYTHING, revoked_before, session_key
 from wsgi_rollsession.revocation.sqlite import SQLiteRevocations
 from wsgi_rollsession.revocation.sqlite.continuity import Generation, Mark
-from wsgi_rollsession.revocation.sqlite.database import is_mounted
+from wsgi_rollsession.revocation.sqlite.database import is_mounted, read
 from wsgi_rollsession.revocation.sqlite.generation import LEASE, SETTLED, GenerationFile, decoded, file_state
 from wsgi_rollsession.testing.stores import in_fork
 
@@ -375,6 +375,25 @@ def test_a_writer_that_does_not_go_on(opened: Callable[..., Any], monkeypatch: p
             other.fence([A], 1)
         assert other._writing.is_down
         assert other.lookup([A]) == [0]
+
+
+def test_nobody_commits_while_a_reader_looks(opened: Callable[..., Any], path: Path, clock: Clock) -> None:
+    """What the rows, the stamp and the file say belongs together."""
+    store = opened()
+    store.fence([A], 1)
+    with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+
+        def look() -> bool:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("INSERT INTO meta VALUES ('x', 1)")
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("COMMIT")
+            return True
+
+        reading, has_looked = read(store._files.reader, time.monotonic() + 5, look, clock(), None, most=10)
+        assert has_looked
+        assert (A, 1) in reading.fences
+        other.execute("COMMIT")  # as soon as it is read
 
 
 def test_contention_is_no_outage(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
