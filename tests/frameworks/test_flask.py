@@ -34,6 +34,7 @@ from wsgi_rollsession import (
     generate_key,
 )
 from wsgi_rollsession.flask import FlaskSession, RollSessions, session
+from wsgi_rollsession.flask.interface import FLASK_SESSION
 from wsgi_rollsession.sessions import SESSION
 from wsgi_rollsession.testing import fresh_revocations
 
@@ -346,7 +347,7 @@ def test_accessed_and_new(clock: Clock) -> None:
     app, seen = plain(clock), []
 
     def view() -> str:
-        opened = flask.request.environ[adapter.FLASK_SESSION]
+        opened = flask.request.environ[FLASK_SESSION]
         before = opened.accessed
         seen.append((before, opened.new, "a" in flask.session, opened.accessed))
         flask.session["a"] = 1
@@ -1329,12 +1330,13 @@ def test_csrf(clock: Clock) -> None:
 
 def test_it_keeps_to_public_names() -> None:
     """Nothing with an underscore is taken from anywhere: what begins with one is the adapter's own."""
-    tree = ast.parse(Path(adapter.__file__).read_text(encoding="utf-8"))
-    imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(adapter.__file__).parent.glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    imported = [alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
     assert not [name for name in imported if name.startswith("_")]
     foreign = [
         ast.unparse(node)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Attribute)
         and node.attr.startswith("_")
         and ast.unparse(node.value) != "self"
