@@ -8,10 +8,11 @@ Beaker itself is not needed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from .facade import Facade
 from .middleware import RollSession
 from .session import Session
 from .sessions import SESSION
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BeakerSession", "SessionMiddleware"]
 
-_ABSENT = object()
 _CREATED, _ACCESSED, _ID = "_creation_time", "_accessed_time", "_id"
 
 
@@ -68,7 +68,7 @@ class _Inside:
         return self._application(environ, start)
 
 
-class BeakerSession(MutableMapping[str, Any]):
+class BeakerSession(Facade):
     """``environ["beaker.session"]``. What Beaker's does not have is that of ``Session``, in ``rollsession``.
 
     Args:
@@ -76,10 +76,9 @@ class BeakerSession(MutableMapping[str, Any]):
         auto: whether changes are kept without ``save()``.
     """
 
-    __slots__ = ("_auto", "_is_saved", "rollsession")
+    __slots__ = ("_auto", "_is_saved")
 
     def __init__(self, session: Session, *, auto: bool = False) -> None:
-        #: The session itself: ``regenerate()``, ``revoke_others()``, ``tags``, ``ended`` and so on.
         self.rollsession: Session
         self._auto: bool
         self._is_saved: bool
@@ -96,39 +95,9 @@ class BeakerSession(MutableMapping[str, Any]):
                 return {_CREATED: self.created, _ACCESSED: self.last_accessed, _ID: self.id}[key]
             raise
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.rollsession[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self.rollsession[key]
-
-    def pop(self, key: str, default: Any = _ABSENT) -> Any:
-        """As ``Session.pop``."""
-        return self.rollsession.pop(key) if default is _ABSENT else self.rollsession.pop(key, default)
-
-    def clear(self) -> None:
-        """As ``Session.clear``: if somebody is logged in, that is a logout."""
-        self.rollsession.clear()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.rollsession)
-
-    def __len__(self) -> int:
-        return len(self.rollsession)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.rollsession
-
     def has_key(self, key: str) -> bool:
         """As ``in``."""
         return key in self
-
-    def copy(self) -> dict[str, Any]:
-        """The data as a plain dict."""
-        return self.rollsession.copy()
-
-    def __repr__(self) -> str:
-        return repr(self.rollsession)
 
     def __setattr__(self, name: str, value: object) -> None:
         options = {"domain": "cookie_domain", "path": "cookie_path", "timeout": "idle_timeout"}
@@ -181,10 +150,6 @@ class BeakerSession(MutableMapping[str, Any]):
     def revert(self) -> None:
         """Go back to what was loaded."""
         self.rollsession.revert()
-
-    def invalidate(self) -> None:
-        """Log out, at once. What is stored afterwards begins a new session. Raises ``StoreUnavailable``."""
-        self.rollsession.invalidate()
 
     def delete(self) -> None:
         """Log out, at once. Raises ``StoreUnavailable``: the session may still be alive."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 from pyramid.interfaces import PHASE3_CONFIG, ISecurityPolicy, ISession
@@ -19,6 +19,7 @@ from pyramid.tweens import EXCVIEW
 from zope.interface import classImplements
 
 from .errors import ConfigurationError, RollSessionError, StoreUnavailable
+from .facade import Facade
 from .paste import with_keys
 from .session import Session
 from .sessions import SESSION, Sessions
@@ -35,7 +36,6 @@ PYRAMID_SESSION = "wsgi_rollsession.pyramid"
 
 _FLASH = "_f_"  # these two as Pyramid's own sessions have them
 _CSRF = "_csrft_"
-_ABSENT = object()
 #: So often does the session let response callbacks go first that were added by response callbacks.
 _POLITE = 100
 
@@ -91,51 +91,16 @@ def tween_factory(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any
     return tween
 
 
-class PyramidSession(MutableMapping[str, Any]):
+class PyramidSession(Facade):
     """``request.session``: Pyramid's ``ISession``. What it does not have is that of ``Session``, such as
     ``regenerate()``, ``revoke_others()``, ``save()``, ``id``, ``tags``, ``expires`` and ``ended``.
     """
 
-    __slots__ = ("rollsession",)
-
-    def __init__(self, session: Session) -> None:
-        #: The session itself.
-        self.rollsession = session
-
-    # The mapping
-
-    def __getitem__(self, key: str) -> Any:
-        return self.rollsession[key]
+    __slots__ = ()
 
     def get(self, key: str, default: Any = None) -> Any:
         """What is stored under *key*, else *default*."""
         return self.rollsession.get(key, default)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.rollsession[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self.rollsession[key]
-
-    def pop(self, key: str, default: Any = _ABSENT) -> Any:
-        """As ``Session.pop``."""
-        return self.rollsession.pop(key) if default is _ABSENT else self.rollsession.pop(key, default)
-
-    def clear(self) -> None:
-        """As ``Session.clear``: if somebody is logged in, that is a logout."""
-        self.rollsession.clear()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.rollsession)
-
-    def __len__(self) -> int:
-        return len(self.rollsession)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.rollsession
-
-    def __repr__(self) -> str:
-        return repr(self.rollsession)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -157,10 +122,6 @@ class PyramidSession(MutableMapping[str, Any]):
 
     def changed(self) -> None:
         """Nothing: nested changes are noticed."""
-
-    def invalidate(self) -> None:
-        """Log out, at once. Raises ``StoreUnavailable``: the session may still be alive."""
-        self.rollsession.invalidate()
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
         """Push a flash message onto a queue."""
