@@ -25,6 +25,7 @@ from wsgi_rollsession import (
     ConfigurationError,
     Ended,
     RollSession,
+    RollSessionError,
     Session,
     SessionCommitted,
     SessionConflict,
@@ -33,7 +34,7 @@ from wsgi_rollsession import (
     StoreUnavailable,
     generate_key,
 )
-from wsgi_rollsession.flask import FlaskSession, RollSessions, session
+from wsgi_rollsession.flask import FlaskSession, FlaskSessionInterface, RollSessions, session
 from wsgi_rollsession.flask.interface import FLASK_SESSION
 from wsgi_rollsession.sessions import SESSION
 from wsgi_rollsession.testing import fresh_revocations
@@ -1045,6 +1046,26 @@ def test_an_old_remember_me_cookie_is_not_accepted(clock: Clock) -> None:
     assert visitor.who() == "nobody"
 
 
+def test_a_remember_me_cookie_that_is_named_later_is_not_accepted(clock: Clock) -> None:
+    """Flask-Login asks for the cookie's name in each request: what is configured after ``RollSessions(app)`` counts."""
+    app = shop(clock)
+    app.config["REMEMBER_COOKIE_NAME"] = "keep_me"
+    visitor = Visitor(app, clock)
+    visitor.jar["keep_me"] = (remember_token(app, "alice"), None, "")
+    answer = visitor.fetch("/who")
+    assert answer.body == b"nobody"
+    assert [each for each in answer.set_cookies if each.startswith("keep_me=;") and "Max-Age=0" in each]
+
+
+def test_flask_login_under_another_identity_key_is_warned_of(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """``logout_user()`` ends nothing if another key says who is logged in: that is said at the first login, once."""
+    visitor = Visitor(shop(clock, ROLLSESSION_IDENTITY_KEY="user_id"), clock)
+    assert "Flask-Login" not in caplog.text
+    for _ in range(2):
+        visitor.get("/login/alice")
+    assert caplog.text.count("logout_user() ends no session") == 1
+
+
 def test_the_remember_me_cookie_is_not_refreshed(clock: Clock) -> None:
     """``REMEMBER_COOKIE_REFRESH_EACH_REQUEST`` does not bring it back."""
     visitor = Visitor(shop(clock, REMEMBER_COOKIE_REFRESH_EACH_REQUEST=True), clock)
@@ -1157,6 +1178,24 @@ def test_a_login_that_is_too_large(handler: str, clock: Clock) -> None:
     if handler != "none":
         assert "'large'" in answer.body.decode()
     assert (visitor.who(), visitor.get("/data")) == ("alice", '{"cart":["tea"]}\n')
+
+
+def test_an_error_page_that_is_too_large(clock: Clock) -> None:
+    """An errorhandler whose own session does not fit is called once; then it is Flask's page, and nothing is kept."""
+    app, called = shop(clock), []
+
+    def page(error: Exception) -> tuple[str, int]:
+        called.append(error)
+        flask.session["large"] = "x" * 5000
+        return "too large", 413
+
+    app.register_error_handler(SessionTooLarge, page)
+    during(app, lambda: flask.session.update(large="x" * 5000) or "")
+    visitor = Visitor(app, clock)
+    visitor.get("/login/alice")
+    assert visitor.receive(visitor.fetch("/view")).status.startswith("500")
+    assert len(called) == 1
+    assert (visitor.who(), visitor.get("/data")) == ("alice", "{}\n")
 
 
 def test_a_nested_value_that_nothing_can_carry(clock: Clock) -> None:
@@ -1291,6 +1330,33 @@ def test_handlers_of_the_application_stay(clock: Clock) -> None:
 
     RollSessions(app)
     assert app.error_handler_spec[None][None][StoreUnavailable] is ours
+
+
+@pytest.mark.parametrize("kind", [RollSessionError, Exception])
+def test_handlers_for_all_errors_see_an_outage(kind: type[Exception], clock: Clock) -> None:
+    """The application's ``errorhandler(RollSessionError)`` comes before the page that is there without one."""
+    store = Store(clock)
+    app = shop(clock, ROLLSESSION_REVOCATIONS=store)
+    app.register_error_handler(kind, lambda error: (type(error).__name__, 503))
+    visitor = Visitor(app, clock)
+    visitor.get("/login/alice")
+    store.down = True
+    assert visitor.get("/do/logout_user") == "StoreUnavailable"
+
+
+def test_an_interface_of_the_application(clock: Clock) -> None:
+    """A subclass of the interface, without the extension: a view that raises has logged nobody in."""
+
+    class Interface(FlaskSessionInterface):
+        """The application's."""
+
+    app = shop(clock)
+    app.session_interface = Interface(app)
+    del app.extensions["rollsession"]
+    during(app, log_in_and(fail))
+    visitor = Visitor(app, clock)
+    visitor.get("/view")
+    assert visitor.who() == "nobody"
 
 
 def test_a_session_that_cannot_be_opened_has_an_error_page(clock: Clock) -> None:

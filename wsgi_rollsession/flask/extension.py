@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import flask
-from flask.signals import got_request_exception
 
 from ..errors import StoreUnavailable
 from ..sessions import Sessions
@@ -37,7 +36,6 @@ class RollSessions:
         interface = FlaskSessionInterface(app)
         app.session_interface = interface
         app.extensions["rollsession"] = interface
-        got_request_exception.connect(interface.failed, app)
         if interface.sessions.settings.outage.value == "closed":
             app.before_request(interface.require_store)
         handlers = app.error_handler_spec[None][None]
@@ -66,8 +64,12 @@ class RollSessions:
         self.sessions.revoke_everything()
 
 
-def _unavailable(error: Exception) -> flask.Response:
-    """For an application without an ``errorhandler(StoreUnavailable)``. The store has logged why."""
+def _unavailable(error: Exception) -> Any:
+    """For an application without an ``errorhandler`` for it, or what it is a kind of. The store has logged why."""
+    handlers = flask.current_app.error_handler_spec[None][None]
+    for kind in StoreUnavailable.__mro__[1:]:
+        if kind in handlers:
+            return flask.current_app.ensure_sync(handlers[kind])(error)
     body = "The session cannot be checked at the moment. Please try again.\n"
     headers = {"Cache-Control": "no-store", "Retry-After": "1"}
     return flask.Response(body, 503, headers, mimetype="text/plain")

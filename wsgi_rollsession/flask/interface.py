@@ -8,6 +8,7 @@ from typing import Any
 import flask
 from flask.json.tag import TaggedJSONSerializer
 from flask.sessions import SessionInterface, SessionMixin
+from flask.signals import got_request_exception
 
 from ..errors import ConfigurationError, RollSessionError
 from ..session import Session
@@ -36,10 +37,11 @@ class FlaskSessionInterface(SessionInterface):
         self.sessions = self.configuration.sessions
         self._unshared = not self.sessions.revocations.shared
         self._nested = False
+        self._is_unfollowed = False
         #: Flask-Login, if it is there, and says by the identity key who is logged in.
         self._flask_login: FlaskLogin | None = None
-        if self.configuration.identity_key == USER_ID:
-            self._follow_flask_login(app)
+        self._follow_flask_login(app)
+        got_request_exception.connect(self.failed, app)
 
     def open_session(self, app: flask.Flask, request: flask.Request) -> FlaskSession:
         """The session of a request, not loaded. Called by Flask."""
@@ -80,6 +82,9 @@ class FlaskSessionInterface(SessionInterface):
             headers = self.sessions.commit(session.rollsession, response.status, held, environ)
         except RollSessionError as error:
             session.fail()
+            if session.has_error_page:  # it is that page which cannot be sent: Flask has another for what it raises
+                raise
+            session.has_error_page = True
             # Flask shows errorhandler() what views raise, and this is raised later. Without a handler it goes on.
             _replace(response, app.process_response(app.make_response(app.handle_user_exception(error))))
             return
@@ -115,6 +120,16 @@ class FlaskSessionInterface(SessionInterface):
         if session is not None:
             session.pop(USER_ID, None)
 
+    def not_followed(self, app: flask.Flask, **_: Any) -> None:
+        """``login_user()`` was called, and another key than Flask-Login's says who is logged in."""
+        if not self._is_unfollowed:
+            self._is_unfollowed = True
+            log.warning(
+                "ROLLSESSION_IDENTITY_KEY is not %r, where Flask-Login keeps its user: logout_user() ends no session,"
+                " and the remember-me cookie is accepted",
+                USER_ID,
+            )
+
     def _outer(self, outer: Session) -> Session:
         if not self._nested:
             self._nested = True
@@ -125,6 +140,9 @@ class FlaskSessionInterface(SessionInterface):
         try:
             from flask_login import user_logged_in, user_logged_out
         except ImportError:
+            return
+        if self.configuration.identity_key != USER_ID:
+            user_logged_in.connect(self.not_followed, app)
             return
         user_logged_in.connect(self.logged_in, app)
         user_logged_out.connect(self.logged_out, app)

@@ -52,21 +52,20 @@ class FlaskLogin:
 
     def __init__(self, app: flask.Flask, *, keeps_cookie: bool) -> None:
         self._config = app.config
-        #: The remember-me cookie, where it is neither set nor accepted.
-        self._cookie: str | None = None
-        if not keeps_cookie:
-            self._cookie = app.config.get("REMEMBER_COOKIE_NAME", "remember_token")
+        self._keeps_cookie = keeps_cookie
 
     def passing(self) -> Passing:
         """What a request begins with."""
-        return Passing(hides_cookie=self._cookie is not None)
+        return Passing(hides_cookie=not self._keeps_cookie)
 
     def hide_cookie(self, request: flask.Request) -> bool:
         """Have nobody find a remember-me cookie that is not accepted: it logs in whoever shows it, after a logout and
         after ``revoke()`` too. Whether there was one.
         """
-        name = self._cookie
-        if name is None or f"{name}=" not in request.environ.get("HTTP_COOKIE", "") or name not in request.cookies:
+        if self._keeps_cookie or "HTTP_COOKIE" not in request.environ:
+            return False
+        name = self._name
+        if f"{name}=" not in request.environ["HTTP_COOKIE"] or name not in request.cookies:
             return False
         others = [(key, value) for key, value in request.cookies.items(multi=True) if key != name]
         request.cookies = ImmutableMultiDict(others)
@@ -74,6 +73,11 @@ class FlaskLogin:
 
     def delete_cookie(self, response: flask.Response) -> None:
         """Have the browser delete a remember-me cookie that is not accepted."""
-        if self._cookie is not None:
-            path = self._config.get("REMEMBER_COOKIE_PATH", "/")
-            response.delete_cookie(self._cookie, path=path, domain=self._config.get("REMEMBER_COOKIE_DOMAIN"))
+        path = self._config.get("REMEMBER_COOKIE_PATH", "/")
+        response.delete_cookie(self._name, path=path, domain=self._config.get("REMEMBER_COOKIE_DOMAIN"))
+
+    @property
+    def _name(self) -> str:
+        """Of its cookie, as Flask-Login asks for it: in each request."""
+        name: str = self._config.get("REMEMBER_COOKIE_NAME", "remember_token")
+        return name

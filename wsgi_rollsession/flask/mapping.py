@@ -57,6 +57,8 @@ class FlaskSession(SessionMixin):
         self._over_somebody: bool | None = None  # whether somebody was logged in before; None: not looked yet
         #: Whether the request has a remember-me cookie that is not accepted.
         self.presents_remember_cookie = False
+        #: Whether an error was found when the response was ready, and the response is the page for it.
+        self.has_error_page = False
 
     # The mapping
 
