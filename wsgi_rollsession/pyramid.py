@@ -36,7 +36,7 @@ PYRAMID_SESSION = "wsgi_rollsession.pyramid"
 
 _FLASH = "_f_"  # these two as Pyramid's own sessions have them
 _CSRF = "_csrft_"
-#: So often does the session let response callbacks go first that were added by response callbacks.
+#: So often does the session let callbacks go first that were added by callbacks.
 _POLITE = 100
 
 
@@ -234,7 +234,11 @@ class _Served:
         self._polite = _POLITE
 
     def end(self, request: Any) -> None:
-        """Called by Pyramid at the very end."""
+        """Called by Pyramid at the very end. Other callbacks go first: what they would change is late, and raises."""
+        if request.finished_callbacks and self._polite:
+            self._polite -= 1
+            request.add_finished_callback(self.end)
+            return
         self.is_over = True
 
     def __call__(self, request: Any, response: Any) -> None:
