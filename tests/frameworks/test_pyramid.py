@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import logging
+import os
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ from wsgi_rollsession.testing import fresh_revocations
 from ..browser import KEY, Browser, Clock, Fragile
 
 HOUR = 3600
+ROOT = Path(__file__).parents[2]
 LEGACY = "the test sets an authentication policy"
 View = Callable[[Any], Any]
 
@@ -476,6 +479,22 @@ def test_late_writes_are_errors(clock: Clock) -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("then", [untouched, get("a")], ids=["untouched", "read"])
+def test_writes_in_finished_callbacks_are_errors(clock: Clock, then: View) -> None:
+    """A callback that Pyramid calls after the response reads the session that was sent, and cannot change it."""
+    seen = []
+
+    def late(request: Any) -> None:
+        seen.append(request.session.get("a"))
+        with pytest.raises(SessionCommitted):
+            request.session["a"] = 2
+
+    browser = Browser(site(clock), clock)
+    browser.do(put("a", 1))
+    browser.do(lambda request: (request.add_finished_callback(late), then(request))[1])
+    assert seen == [1]
+
+
 def test_what_raises_begins_nothing(make: Callable[..., Browser]) -> None:
     """A view that raises after a login, a logout or a write has done none of it."""
     browser = make()
@@ -903,10 +922,17 @@ def test_a_policy_that_cannot_be_followed(clock: Clock, caplog: pytest.LogCaptur
     assert browser.do(who) is None
 
 
-def test_the_adapter_uses_public_names_only() -> None:
-    """Of the package, the adapter uses no name with an underscore."""
-    tree = ast.parse(Path(adapter.__file__).read_text("utf-8"))
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
-    assert {ast.unparse(node.value) for node in attributes} <= {"self", "object"}
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert not [each.name for node in imports for each in node.names if each.name.startswith("_")]
+def test_the_page_of_the_documentation(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first lines of docs/pyramid.md make an application in which a logout is one."""
+    page = (ROOT / "docs" / "pyramid.md").read_text("utf-8")
+    block = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+    monkeypatch.setenv("ROLLSESSION_KEYS", KEY)
+    names: dict[str, Any] = {"Configurator": Configurator, "SecurityPolicy": Policy, "os": os}
+    exec(block.replace("sqlite:////var/lib/shop/revocations.db", "memory://"), names)
+    names["config"].add_view(view)
+    browser = Browser(names["config"].make_wsgi_app(), Clock(time.time()))
+    browser.do(login("alice"))
+    thief = browser.copied()
+    assert browser.do(who) == "alice"
+    browser.do(LOGOUTS["forget"])
+    assert (browser.do(who), thief.do(who)) == (None, None)
