@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BeakerSession", "SessionMiddleware"]
 
+_set = object.__setattr__  # a BeakerSession refuses attributes
 _CREATED, _ACCESSED, _ID = "_creation_time", "_accessed_time", "_id"
 
 
@@ -60,6 +61,8 @@ class _Inside:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         session = environ[self._environ_key] = BeakerSession(environ[SESSION], auto=self._auto)
+        if self._auto:  # nothing has to be forgotten when the response starts
+            return self._application(environ, start_response)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             session.persist()
@@ -82,8 +85,9 @@ class BeakerSession(Facade):
         self.rollsession: Session
         self._auto: bool
         self._is_saved: bool
-        for name, value in (("rollsession", session), ("_auto", auto), ("_is_saved", False)):
-            object.__setattr__(self, name, value)
+        _set(self, "rollsession", session)
+        _set(self, "_auto", auto)
+        _set(self, "_is_saved", False)
 
     # The mapping
 
@@ -128,7 +132,7 @@ class BeakerSession(Facade):
 
     def save(self, accessed_only: bool = False) -> None:
         """Have the response keep what has changed until it starts. ``rollsession.save()`` does it at once."""
-        object.__setattr__(self, "_is_saved", self._is_saved or not accessed_only)
+        _set(self, "_is_saved", self._is_saved or not accessed_only)
 
     def persist(self) -> None:
         """Called when the response starts: what was not saved is forgotten."""
