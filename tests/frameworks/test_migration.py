@@ -272,7 +272,7 @@ def test_djangos_set_expiry_to_a_time(clock: Clock) -> None:
 
 
 def test_conversion(clock: Clock) -> None:
-    """``convert`` says what is stored, and may refuse."""
+    """``convert`` says what is stored, and may refuse: by whatever it raises, a KeyError for a visitor, say."""
 
     def convert(data: dict[str, Any]) -> dict[str, Any]:
         if data["user"] == "mallory":
@@ -280,8 +280,8 @@ def test_conversion(clock: Clock) -> None:
         return {"user_id": data["user"]}
 
     old = FlaskCookie(SECRET, switched_by=SWITCHED_BY, convert=convert)
-    for user, expected in (("alice", {"user_id": "alice"}), ("mallory", {})):
-        browser = with_cookie(Browser(site(clock, old), clock), old, by_flask({"user": user}))
+    for data, expected in (({"user": "alice"}, {"user_id": "alice"}), ({"user": "mallory"}, {}), ({"cart": 1}, {})):
+        browser = with_cookie(Browser(site(clock, old), clock), old, by_flask(data))
         assert browser.do(lambda session: session.copy()) == expected
 
 
