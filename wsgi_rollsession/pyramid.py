@@ -316,12 +316,17 @@ class _Forget:
 
     def __init__(self, forget: Callable[..., Any]) -> None:
         self._forget = forget
+        self._is_told = False
 
     def __call__(self, request: Any, **kw: Any) -> Any:
         headers = self._forget(request, **kw)
         session = request.session
-        if isinstance(session, PyramidSession) and session.identity_key is not None:
-            session.pop(session.identity_key, None)
+        if isinstance(session, PyramidSession):
+            if session.identity_key is not None:
+                session.pop(session.identity_key, None)
+            elif not self._is_told:
+                self._is_told = True
+                log.warning("forget() has ended no session: identity_key is not set; %r is usual", IDENTITY_KEY)
         return headers
 
 

@@ -582,11 +582,24 @@ def test_around_it_another_session_serves_both(clock: Clock, caplog: pytest.LogC
     """With the WSGI filter around the application there is one session: the filter's, which sends the cookies."""
     app = plain(clock)
     during(app, lambda: flask.session.update(a=flask.session.get("a", 0) + 1) or str(flask.session["a"]))
-    around = RollSession(app, keys=KEY, revocations=fresh_revocations(clock), clock=clock, cookie_name="outer")
-    visitor = Visitor(around, clock)
+    options: dict[str, Any] = {"revocations": fresh_revocations(clock), "clock": clock, "cookie_name": "outer"}
+    visitor = Visitor(RollSession(app, keys=KEY, identity_key="_user_id", **options), clock)
     assert [visitor.get("/view"), visitor.get("/view")] == ["1", "2"]
     assert list(visitor.jar) == ["__Host-outer"]
     assert caplog.text.count("its session serves both") == 1
+
+
+@pytest.mark.parametrize("identity_key", [None, "user_id"])
+def test_around_it_another_identity_is_refused(identity_key: str | None, clock: Clock) -> None:
+    """Around it a filter that does not know who is logged in would make a logout end nothing: no page is served."""
+    app = shop(clock)
+    options: dict[str, Any] = {"revocations": fresh_revocations(clock), "clock": clock}
+    visitor = Visitor(RollSession(app, keys=KEY, identity_key=identity_key, **options), clock)
+    answer = visitor.receive(visitor.fetch("/login/alice"))
+    assert answer.status.startswith("500") and answer.set_cookies == []
+    app.testing = True
+    with pytest.raises(ConfigurationError, match="identity_key: requires '_user_id'"):
+        visitor.get("/who")
 
 
 def test_a_request_that_is_run_again_counts_once(clock: Clock) -> None:

@@ -385,6 +385,15 @@ def test_another_prefix(clock: Clock) -> None:
     assert browser.do(who) is None and thief.do(who) is None
 
 
+def test_a_logout_without_an_identity_is_warned_of(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """With a filter around that does not know who is logged in, ``forget()`` ends no session: that is said, once."""
+    browser = Browser(site(clock, around=True, identity_key=None), clock)
+    for _ in range(2):
+        browser.do(login("alice"))
+        browser.do(LOGOUTS["forget"])
+    assert caplog.text.count("forget() has ended no session") == 1
+
+
 def test_the_identity_key_is_preset(clock: Clock) -> None:
     """Without a setting, the identity is what ``SessionAuthenticationHelper`` stores."""
     config = Configurator(settings={"rollsession.keys": KEY, "rollsession.revocations": "memory://"})

@@ -131,6 +131,12 @@ class FlaskSessionInterface(SessionInterface):
             )
 
     def _outer(self, outer: Session) -> Session:
+        wanted = self.configuration.identity_key
+        if outer.identity_key != wanted:
+            raise ConfigurationError(
+                f"identity_key: requires {wanted!r} in the RollSession around this Flask application, received"
+                f" {outer.identity_key!r}; a logout would end nothing. Or remove that RollSession, which is not needed"
+            )
         if not self._nested:
             self._nested = True
             log.warning("a RollSession is around this Flask application: its session serves both")
