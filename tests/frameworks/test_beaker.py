@@ -17,6 +17,7 @@ from wsgi_rollsession.sessions import SESSION
 from wsgi_rollsession.testing import fresh_revocations
 
 from ..browser import KEY, Browser, Clock
+from .random_views import Framework, play
 
 Handler = Callable[[Any], Any]
 
@@ -306,6 +307,28 @@ def test_late_changes(clock: Clock) -> None:
     wrapped = SessionMiddleware(application, keys=KEY, revocations=fresh_revocations(clock), clock=clock)
     answer = Browser(wrapped, clock).call(lambda session: None)
     assert answer.status == "500 Oops" and "__Host-session" in answer.sent()
+
+
+AT_RANDOM = Framework(
+    identity="user_id",
+    login=lambda session, user: session.__setitem__("user_id", user),
+    logout=lambda session: session.pop("user_id", None),
+    acts={
+        "clear": lambda session: session.clear(),
+        "invalidate": lambda session: session.delete(),
+        "regenerate": lambda session: session.regenerate_id(),
+        "save": lambda session: session.rollsession.save(),
+        "revert": lambda session: session.revert(),
+    },
+)
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 50))
+def test_random_views(clock: Clock, seed: int) -> None:
+    """What a view sees at its end is what the next request finds, and no copy from before a logout is anybody's."""
+    application = site(clock, auto=True)
+    for each in range(seed, seed + 50):
+        play(each, Browser(application, clock), AT_RANDOM)
 
 
 def test_the_page_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:

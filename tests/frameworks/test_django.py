@@ -30,6 +30,7 @@ from wsgi_rollsession.migration import DjangoCookie  # noqa: E402
 from wsgi_rollsession.testing import fresh_revocations  # noqa: E402
 
 from ..browser import KEY, Answer, Browser, Clock, call  # noqa: E402
+from .random_views import Framework, play  # noqa: E402
 
 Do = Callable[[HttpRequest], Any]
 
@@ -901,6 +902,31 @@ def test_a_request_of_the_request_factory(testing: None) -> None:
 def test_sessions_are_one(site: Browser) -> None:
     """``sessions()`` is made once, whatever asks first."""
     assert sessions() is sessions()
+
+
+AT_RANDOM = Framework(
+    identity=auth.SESSION_KEY,
+    login=lambda request, name: login(name)(request),
+    logout=auth.logout,
+    session=lambda request: request.session,
+    acts={
+        "clear": lambda request: request.session.clear(),
+        "invalidate": lambda request: request.session.flush(),
+        "regenerate": lambda request: request.session.cycle_key(),
+        "create": lambda request: request.session.create(),
+        "save": lambda request: request.session.save(),
+        "set_expiry": lambda request: request.session.set_expiry(600),
+        "user": who,
+    },
+    at_once=frozenset({"save", "invalidate", "create", "login", "logout"}),  # login() flushes another's session
+)
+
+
+@pytest.mark.parametrize("seed", range(0, 100, 50))
+def test_random_views(site: Browser, seed: int) -> None:
+    """What a view sees at its end is what the next request finds, and no copy from before a logout is anybody's."""
+    for each in range(seed, seed + 50):
+        play(each, Browser(site.application, site.clock), AT_RANDOM)
 
 
 # The package

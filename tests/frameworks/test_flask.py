@@ -39,6 +39,7 @@ from wsgi_rollsession.sessions import SESSION
 from wsgi_rollsession.testing import fresh_revocations
 
 from ..browser import Answer, Browser, Clock
+from .random_views import VALUES, Framework, play
 
 KEY = generate_key()
 HOUR = 3600
@@ -1404,6 +1405,45 @@ def test_csrf(clock: Clock) -> None:
 
 
 # The adapter itself
+
+
+AT_RANDOM = Framework(
+    identity="_user_id",
+    login=lambda given, user: flask_login.login_user(User(user)),
+    logout=lambda given: flask_login.logout_user(),
+    session=lambda given: flask.session,
+    values=(
+        *VALUES,
+        lambda: datetime(2026, 1, 1, tzinfo=timezone.utc),
+        lambda: (1, b"2"),
+        lambda: {" t": [1], "x": []},
+    ),
+    acts={
+        "clear": lambda given: flask.session.clear(),
+        "invalidate": lambda given: session.invalidate(),
+        "regenerate": lambda given: session.regenerate(),
+        "key": lambda given: flask.session.__setitem__("_user_id", "carol"),
+        "save": lambda given: session.save(),
+        "revert": lambda given: session.revert(),
+        "modified": lambda given: flask.session.modified,
+        "permanent": lambda given: setattr(flask.session, "permanent", True),
+        "flash": lambda given: flask.flash("hello"),
+        "flashed": lambda given: flask.get_flashed_messages(),
+    },
+)
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 50))
+def test_random_views(clock: Clock, seed: int) -> None:
+    """What a view sees at its end is what the next request finds, and no copy from before a logout is anybody's."""
+    app = shop(clock)
+    app.add_url_rule("/", "view", lambda: flask.request.environ["test.holder"].update(result=_handled()) or "")
+    for each in range(seed, seed + 50):
+        play(each, Browser(app, clock), AT_RANDOM)
+
+
+def _handled() -> Any:
+    return flask.request.environ["test.handler"](None)
 
 
 def test_the_page_of_the_documentation(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

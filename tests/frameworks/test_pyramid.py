@@ -39,6 +39,7 @@ from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.testing import fresh_revocations
 
 from ..browser import KEY, Browser, Clock, Fragile
+from .random_views import Framework, play
 
 HOUR = 3600
 ROOT = Path(__file__).parents[2]
@@ -929,6 +930,31 @@ def test_a_policy_that_cannot_be_followed(clock: Clock, caplog: pytest.LogCaptur
     browser.do(login("alice"))
     browser.do(LOGOUTS["forget"])
     assert browser.do(who) is None
+
+
+AT_RANDOM = Framework(
+    identity="auth.userid",
+    login=remember,
+    logout=forget,
+    session=lambda request: request.session,
+    acts={
+        "clear": lambda request: request.session.clear(),
+        "invalidate": lambda request: request.session.invalidate(),
+        "regenerate": lambda request: request.session.regenerate(),
+        "save": lambda request: request.session.save(),
+        "revert": lambda request: request.session.revert(),
+        "flash": lambda request: request.session.flash("hello"),
+        "pop_flash": lambda request: request.session.pop_flash(),
+    },
+)
+
+
+@pytest.mark.parametrize("seed", range(0, 100, 50))
+def test_random_views(make: Callable[..., Browser], seed: int) -> None:
+    """What a view sees at its end is what the next request finds, and no copy from before a logout is anybody's."""
+    browser = make()
+    for each in range(seed, seed + 50):
+        play(each, Browser(browser.application, browser.clock), AT_RANDOM)
 
 
 def test_the_page_of_the_documentation(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
