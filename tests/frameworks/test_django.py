@@ -431,6 +431,30 @@ def test_a_write_to_a_session_that_ends_meanwhile_is_dropped(site: Browser) -> N
     assert site.do(lambda r: (who(r), r.session.get("cart"))) == ("", None)
 
 
+def test_a_request_that_is_run_again(site: Browser) -> None:
+    """A retry around the project, with the same environ: nothing staged by the pass that failed, all it did at once."""
+    handler, passes = site.application, []
+
+    def twice(environ: dict[str, Any], start_response: Any) -> Any:
+        first = handler(environ, lambda *_: lambda data: None)
+        b"".join(first)
+        first.close()  # type: ignore[attr-defined]
+        return handler(environ, start_response)
+
+    def counted(request: HttpRequest) -> HttpResponse:
+        passes.append(put("n", (get("n")(request) or 0) + 1)(request))
+        return HttpResponse(status=500 if len(passes) == 1 else 200)
+
+    site.do(login("alice"))
+    site.application = twice
+    site.receive(site.call(counted))
+    assert (len(passes), site.do(get("n"))) == (2, 1)
+    thief, passes[:] = site.copied(), []
+    site.do(lambda r: passes.append(auth.logout(r)) if not passes else None)
+    assert not any(name.startswith("__Host-session-1") for name in site.cookies)
+    assert (site.do(who), thief.do(who)) == ("", "")
+
+
 # Everywhere
 
 
