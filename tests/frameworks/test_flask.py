@@ -962,6 +962,15 @@ def test_how_long_a_login_lasts(path: str, age: set[str], alive_s: int, dead_s: 
         assert kept.who() == user
 
 
+def test_what_is_to_be_remembered_is_not_kept(clock: Clock) -> None:
+    """What Flask-Login says in the session about remembering is for this response, and no part of the data."""
+    app = shop(clock)
+    during(app, lambda: flask.jsonify(sorted(flask.session)))
+    visitor = Visitor(app, clock)
+    visitor.get("/login/alice?remember=1&for=7200")
+    assert visitor.get("/view") == '["_fresh","_id","_user_id"]\n'
+
+
 @pytest.mark.parametrize("permanent", [False, True])
 def test_how_long_a_login_by_tags_lasts(permanent: bool, clock: Clock) -> None:
     """Without an identity key, ``regenerate(tags=…)`` is the login, and ``permanent`` counts as for any other."""

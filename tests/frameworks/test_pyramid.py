@@ -17,11 +17,12 @@ from pyramid.config import Configurator
 from pyramid.csrf import LegacySessionCSRFStoragePolicy, get_csrf_token
 from pyramid.events import NewResponse
 from pyramid.httpexceptions import HTTPFound
-from pyramid.interfaces import ISession
+from pyramid.interfaces import IResponse, ISession
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.security import forget, remember
 from pyramid_retry import RetryableException, mark_error_retryable
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 import wsgi_rollsession.pyramid as adapter
@@ -221,7 +222,7 @@ def test_it_is_a_mapping(make: Callable[..., Browser]) -> None:
         with pytest.raises(AttributeError, match="user"):
             session.user = 1
         with pytest.raises(AttributeError):
-            _ = session._private
+            _ = session._exchange
         with pytest.raises(SessionValueError, match="when"):
             session["when"] = object()
 
@@ -331,6 +332,28 @@ def test_logout_of_a_session_that_was_superseded(make: Callable[..., Browser], l
     browser.do(login("alice"))
     on_its_way = browser.call(lambda request: request.session.regenerate())
     browser.do(logout)
+    browser.receive(on_its_way)
+    assert browser.do(who) is None
+
+
+def _without_our_tween(config: Any) -> None:
+    config.add_settings({"pyramid.tweens": "pyramid.tweens.excview_tween_factory"})
+
+
+def _with_a_policy_that_comes_late(config: Any) -> None:
+    config.commit()
+    config.set_security_policy(Policy())
+
+
+@pytest.mark.parametrize(
+    ("set_up", "policy"), [(_without_our_tween, None), (_with_a_policy_that_comes_late, LEGACY)], ids=["tweens", "late"]
+)
+def test_forget_is_followed(clock: Clock, set_up: Callable[[Any], None], policy: Any) -> None:
+    """Also where the application lists its tweens, without ours, and where it sets its policy after a commit."""
+    browser = Browser(site(clock, set_up=set_up, policy=policy), clock)
+    browser.do(login("alice"))
+    on_its_way = browser.call(lambda request: request.session.regenerate())
+    browser.do(LOGOUTS["forget"])
     browser.receive(on_its_way)
     assert browser.do(who) is None
 
@@ -602,6 +625,34 @@ def test_errors_at_the_response_have_exception_views(clock: Clock) -> None:
     assert (answer.status, answer.body) == ("413 Request Entity Too Large", b"sorry: SessionTooLarge")
     assert answer.header("X-Page") == "mine" and answer.header("Content-Length") == "22" and closed == [True]
     assert browser.do(get("cart")) == "tea"
+
+
+def test_a_response_of_another_kind_is_not_replaced(clock: Clock) -> None:
+    """Pyramid serves whatever has the attributes of a response: what that cannot carry is an error."""
+
+    @implementer(IResponse)
+    class Plain:
+        """Not WebOb's."""
+
+        status, app_iter, headerlist = "200 OK", [b"whole"], [("Content-Type", "text/plain")]
+
+        def __call__(self, environ: Any, start_response: Any) -> Any:
+            start_response(self.status, self.headerlist)
+            return self.app_iter
+
+    def plain(request: Any) -> Any:
+        request.environ["test.handler"](request)
+        return Plain()
+
+    def set_up(config: Any) -> None:
+        config.add_exception_view(_error_page, context=SessionTooLarge)
+        config.add_view(plain, name="plain")
+
+    browser = Browser(site(clock, set_up=set_up), clock)
+    assert browser.receive(browser.call(put("cart", "tea"), PATH_INFO="/plain")).body == b"whole"
+    assert browser.do(get("cart")) == "tea"
+    with pytest.raises(SessionTooLarge):
+        browser.call(_too_large, PATH_INFO="/plain")
 
 
 def test_exception_views_that_return_exceptions(clock: Clock) -> None:
