@@ -80,7 +80,7 @@ class View:
             if isinstance(value, list):
                 value.append(3)
             elif isinstance(value, dict):
-                value["x"].append(4)
+                value.pop("x", None) if choose((True, False)) else value.setdefault("x", []).append(4)
         elif act == "pop":
             session.pop(key, None)
         elif act == "login":

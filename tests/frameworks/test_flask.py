@@ -263,6 +263,32 @@ def test_nested_changes_are_noticed(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize(
+    "take_out",
+    [
+        lambda: flask.session.pop("cart"),
+        lambda: flask.session.__delitem__("cart"),
+        lambda: flask.session.clear(),
+        lambda: session.invalidate(),
+        lambda: session.forget(),
+        lambda: (flask_login.login_user(User("bob")), session.save()),
+    ],
+    ids=["pop", "del", "clear", "invalidate", "forget", "of another user"],
+)
+def test_what_is_taken_out_is_gone(take_out: Callable[[], Any], visitor: Visitor) -> None:
+    """A value that the view has looked at, and has taken out, is not there in the rest of the request either."""
+
+    def view() -> str:
+        assert flask.session["cart"] == ["tea"]
+        take_out()
+        return repr((flask.session.get("cart"), "cart" in flask.session))
+
+    during(visitor.application, view)  # type: ignore[arg-type]
+    visitor.get("/login/alice")
+    visitor.get("/add/tea")
+    assert visitor.get("/view") == "(None, False)"
+
+
+@pytest.mark.parametrize(
     ("do", "modified"),
     [
         (lambda s: s.get("a"), False),
@@ -971,6 +997,25 @@ def test_what_is_to_be_remembered_is_not_kept(clock: Clock) -> None:
     assert visitor.get("/view") == '["_fresh","_id","_user_id"]\n'
 
 
+def test_what_flask_login_tells_itself(clock: Clock) -> None:
+    """``session["_remember"]`` is there for the rest of the request, however it is asked for, and can be taken out."""
+    app = shop(clock)
+
+    def view() -> str:
+        flask_login.logout_user()
+        assert "_remember" not in flask.session and flask.session.get("_remember") is None  # there was no cookie
+        flask.session["_remember"] = "clear"
+        assert "_remember" in flask.session and flask.session["_remember"] == "clear"
+        del flask.session["_remember"]
+        assert "_remember" not in flask.session and flask.session.pop("_remember", "none") == "none"
+        return "told"
+
+    during(app, view)
+    visitor = Visitor(app, clock)
+    visitor.get("/login/alice")
+    assert visitor.get("/view") == "told"
+
+
 @pytest.mark.parametrize("permanent", [False, True])
 def test_how_long_a_login_by_tags_lasts(permanent: bool, clock: Clock) -> None:
     """Without an identity key, ``regenerate(tags=…)`` is the login, and ``permanent`` counts as for any other."""
@@ -1038,16 +1083,30 @@ def test_a_logout_forgets_a_remembered_login(clock: Clock) -> None:
         assert (visitor.who(), thief.who()) == ("nobody", "nobody")
 
 
-def test_another_users_permanence_does_not_count(clock: Clock) -> None:
-    """bob, who did not ask to be remembered, logs in over a permanent session of alice's: his is not."""
+@pytest.mark.parametrize("permanent", [False, True])
+@pytest.mark.parametrize("how", ["login_user", "by key"])
+def test_another_users_permanence_does_not_count(how: str, permanent: bool, clock: Clock) -> None:
+    """bob logs in over a permanent session of alice's: his is permanent if he has asked for it, and only then."""
     app = shop(clock, **LONG)
     app.add_url_rule("/keep", "keep", lambda: setattr(flask.session, "permanent", True) or "")
+
+    def view() -> str:
+        if how == "by key":
+            flask.session["_user_id"] = "bob"
+        else:
+            flask_login.login_user(User("bob"))
+        if permanent:
+            flask.session.permanent = True
+        return ""
+
+    during(app, view)
     visitor = Visitor(app, clock)
     visitor.get("/login/alice?remember=1")
     visitor.get("/keep")
-    visitor.get("/login/bob")
+    visitor.get("/view")
+    assert visitor.who() == "bob"
     visitor.close()
-    assert visitor.who() == "nobody"
+    assert visitor.who() == ("bob" if permanent else "nobody")
 
 
 def remember_token(app: flask.Flask, user: str) -> str:

@@ -464,7 +464,7 @@ def test_untouched_requests_extend(make: Callable[..., Browser], clock: Clock) -
     browser.do(login("alice"))
     for _ in range(4):
         clock.advance(0.4 * HOUR)
-        browser.do(untouched)
+        assert browser.do(lambda request: request.session.loaded) is False
     assert browser.do(who) == "alice"
 
 
