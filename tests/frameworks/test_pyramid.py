@@ -358,6 +358,19 @@ def test_forget_is_followed(clock: Clock, set_up: Callable[[Any], None], policy:
     assert browser.do(who) is None
 
 
+def test_headers_of_forget_stay(make: Callable[..., Browser]) -> None:
+    """What a security policy wants the browser to be told at a logout, it is told."""
+
+    class Chatty(Policy):
+        def forget(self, request: Any, **kw: Any) -> Any:
+            return [*super().forget(request, **kw), ("X-Forgotten", kw["who"])]
+
+    browser = make(policy=Chatty())
+    browser.do(login("alice"))
+    answer = browser.receive(browser.call(lambda request: HTTPFound("/", headers=forget(request, who="alice"))))
+    assert answer.header("X-Forgotten") == "alice" and browser.do(who) is None
+
+
 def test_what_is_flashed_at_the_logout_stays(make: Callable[..., Browser]) -> None:
     """A goodbye message goes on in an anonymous session."""
     browser = make()
