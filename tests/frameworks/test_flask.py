@@ -611,7 +611,9 @@ def test_around_it_another_session_serves_both(clock: Clock, caplog: pytest.LogC
     app = plain(clock)
     during(app, lambda: flask.session.update(a=flask.session.get("a", 0) + 1) or str(flask.session["a"]))
     options: dict[str, Any] = {"revocations": fresh_revocations(clock), "clock": clock, "cookie_name": "outer"}
-    visitor = Visitor(RollSession(app, keys=KEY, identity_key="_user_id", **options), clock)
+    visitor = Visitor(RollSession(app, keys=KEY, identity_key="_user_id", samesite="Strict", **options), clock)
+    assert "SameSite=Strict" in visitor.receive(visitor.fetch("/view")).set_cookies[0]
+    visitor.jar.clear()
     assert [visitor.get("/view"), visitor.get("/view")] == ["1", "2"]
     assert list(visitor.jar) == ["__Host-outer"]
     assert caplog.text.count("its session serves both") == 1
@@ -1158,6 +1160,8 @@ def test_the_remember_me_cookie_is_not_refreshed(clock: Clock) -> None:
 
 def test_opting_back_in(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """``ROLLSESSION_REMEMBER_COOKIE`` brings Flask-Login's cookie back, and what the warning says of it is so."""
+    shop(clock)
+    assert "logs in again after a logout" not in caplog.text
     app = shop(clock, ROLLSESSION_REMEMBER_COOKIE=True)
     assert "logs in again after a logout" in caplog.text
     visitor = Visitor(app, clock)
@@ -1356,9 +1360,16 @@ def test_a_body_that_is_replaced_is_closed(clock: Clock) -> None:
         return response
 
     during(app, view)
-    app.register_error_handler(SessionTooLarge, lambda error: ("too large", 413))
+
+    def page(error: Exception) -> flask.Response:
+        response = flask.Response("too large", 413)
+        response.call_on_close(lambda: closed.append("page"))
+        return response
+
+    app.register_error_handler(SessionTooLarge, page)
     answer = Visitor(app, clock).fetch("/view")
-    assert (answer.body, answer.header("Content-Length"), sorted(closed)) == (b"too large", "9", ["body", "callback"])
+    assert (answer.body, answer.header("Content-Length")) == (b"too large", "9")
+    assert sorted(closed) == ["body", "callback", "page"]
 
 
 @pytest.mark.parametrize("policy", ["degrade", "closed"])
