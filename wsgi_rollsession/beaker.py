@@ -8,10 +8,11 @@ Beaker itself is not needed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from .facade import Facade
 from .middleware import RollSession
 from .session import Session
 from .sessions import SESSION
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BeakerSession", "SessionMiddleware"]
 
-_ABSENT = object()
+_set = object.__setattr__  # a BeakerSession refuses attributes
 _CREATED, _ACCESSED, _ID = "_creation_time", "_accessed_time", "_id"
 
 
@@ -60,6 +61,8 @@ class _Inside:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         session = environ[self._environ_key] = BeakerSession(environ[SESSION], auto=self._auto)
+        if self._auto:  # nothing has to be forgotten when the response starts
+            return self._application(environ, start_response)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             session.persist()
@@ -68,7 +71,7 @@ class _Inside:
         return self._application(environ, start)
 
 
-class BeakerSession(MutableMapping[str, Any]):
+class BeakerSession(Facade):
     """``environ["beaker.session"]``. What Beaker's does not have is that of ``Session``, in ``rollsession``.
 
     Args:
@@ -76,15 +79,15 @@ class BeakerSession(MutableMapping[str, Any]):
         auto: whether changes are kept without ``save()``.
     """
 
-    __slots__ = ("_auto", "_is_saved", "rollsession")
+    __slots__ = ("_auto", "_is_saved")
 
     def __init__(self, session: Session, *, auto: bool = False) -> None:
-        #: The session itself: ``regenerate()``, ``revoke_others()``, ``tags``, ``ended`` and so on.
         self.rollsession: Session
         self._auto: bool
         self._is_saved: bool
-        for name, value in (("rollsession", session), ("_auto", auto), ("_is_saved", False)):
-            object.__setattr__(self, name, value)
+        _set(self, "rollsession", session)
+        _set(self, "_auto", auto)
+        _set(self, "_is_saved", False)
 
     # The mapping
 
@@ -96,39 +99,9 @@ class BeakerSession(MutableMapping[str, Any]):
                 return {_CREATED: self.created, _ACCESSED: self.last_accessed, _ID: self.id}[key]
             raise
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.rollsession[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self.rollsession[key]
-
-    def pop(self, key: str, default: Any = _ABSENT) -> Any:
-        """As ``Session.pop``."""
-        return self.rollsession.pop(key) if default is _ABSENT else self.rollsession.pop(key, default)
-
-    def clear(self) -> None:
-        """As ``Session.clear``: if somebody is logged in, that is a logout."""
-        self.rollsession.clear()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.rollsession)
-
-    def __len__(self) -> int:
-        return len(self.rollsession)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.rollsession
-
     def has_key(self, key: str) -> bool:
         """As ``in``."""
         return key in self
-
-    def copy(self) -> dict[str, Any]:
-        """The data as a plain dict."""
-        return self.rollsession.copy()
-
-    def __repr__(self) -> str:
-        return repr(self.rollsession)
 
     def __setattr__(self, name: str, value: object) -> None:
         options = {"domain": "cookie_domain", "path": "cookie_path", "timeout": "idle_timeout"}
@@ -159,7 +132,7 @@ class BeakerSession(MutableMapping[str, Any]):
 
     def save(self, accessed_only: bool = False) -> None:
         """Have the response keep what has changed until it starts. ``rollsession.save()`` does it at once."""
-        object.__setattr__(self, "_is_saved", self._is_saved or not accessed_only)
+        _set(self, "_is_saved", self._is_saved or not accessed_only)
 
     def persist(self) -> None:
         """Called when the response starts: what was not saved is forgotten."""
@@ -181,10 +154,6 @@ class BeakerSession(MutableMapping[str, Any]):
     def revert(self) -> None:
         """Go back to what was loaded."""
         self.rollsession.revert()
-
-    def invalidate(self) -> None:
-        """Log out, at once. What is stored afterwards begins a new session. Raises ``StoreUnavailable``."""
-        self.rollsession.invalidate()
 
     def delete(self) -> None:
         """Log out, at once. Raises ``StoreUnavailable``: the session may still be alive."""

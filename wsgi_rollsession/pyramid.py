@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 from pyramid.interfaces import PHASE3_CONFIG, ISecurityPolicy, ISession
@@ -19,6 +19,7 @@ from pyramid.tweens import EXCVIEW
 from zope.interface import classImplements
 
 from .errors import ConfigurationError, RollSessionError, StoreUnavailable
+from .facade import Facade
 from .paste import with_keys
 from .session import Session
 from .sessions import SESSION, Sessions
@@ -35,8 +36,7 @@ PYRAMID_SESSION = "wsgi_rollsession.pyramid"
 
 _FLASH = "_f_"  # these two as Pyramid's own sessions have them
 _CSRF = "_csrft_"
-_ABSENT = object()
-#: So often does the session let response callbacks go first that were added by response callbacks.
+#: So often does the session let callbacks go first that were added by callbacks.
 _POLITE = 100
 
 
@@ -91,51 +91,16 @@ def tween_factory(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any
     return tween
 
 
-class PyramidSession(MutableMapping[str, Any]):
+class PyramidSession(Facade):
     """``request.session``: Pyramid's ``ISession``. What it does not have is that of ``Session``, such as
     ``regenerate()``, ``revoke_others()``, ``save()``, ``id``, ``tags``, ``expires`` and ``ended``.
     """
 
-    __slots__ = ("rollsession",)
-
-    def __init__(self, session: Session) -> None:
-        #: The session itself.
-        self.rollsession = session
-
-    # The mapping
-
-    def __getitem__(self, key: str) -> Any:
-        return self.rollsession[key]
+    __slots__ = ()
 
     def get(self, key: str, default: Any = None) -> Any:
         """What is stored under *key*, else *default*."""
         return self.rollsession.get(key, default)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.rollsession[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self.rollsession[key]
-
-    def pop(self, key: str, default: Any = _ABSENT) -> Any:
-        """As ``Session.pop``."""
-        return self.rollsession.pop(key) if default is _ABSENT else self.rollsession.pop(key, default)
-
-    def clear(self) -> None:
-        """As ``Session.clear``: if somebody is logged in, that is a logout."""
-        self.rollsession.clear()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.rollsession)
-
-    def __len__(self) -> int:
-        return len(self.rollsession)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.rollsession
-
-    def __repr__(self) -> str:
-        return repr(self.rollsession)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -157,10 +122,6 @@ class PyramidSession(MutableMapping[str, Any]):
 
     def changed(self) -> None:
         """Nothing: nested changes are noticed."""
-
-    def invalidate(self) -> None:
-        """Log out, at once. Raises ``StoreUnavailable``: the session may still be alive."""
-        self.rollsession.invalidate()
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
         """Push a flash message onto a queue."""
@@ -273,7 +234,11 @@ class _Served:
         self._polite = _POLITE
 
     def end(self, request: Any) -> None:
-        """Called by Pyramid at the very end."""
+        """Called by Pyramid at the very end. Other callbacks go first: what they would change is late, and raises."""
+        if request.finished_callbacks and self._polite:
+            self._polite -= 1
+            request.add_finished_callback(self.end)
+            return
         self.is_over = True
 
     def __call__(self, request: Any, response: Any) -> None:
@@ -351,12 +316,17 @@ class _Forget:
 
     def __init__(self, forget: Callable[..., Any]) -> None:
         self._forget = forget
+        self._is_told = False
 
     def __call__(self, request: Any, **kw: Any) -> Any:
         headers = self._forget(request, **kw)
         session = request.session
-        if isinstance(session, PyramidSession) and session.identity_key is not None:
-            session.pop(session.identity_key, None)
+        if isinstance(session, PyramidSession):
+            if session.identity_key is not None:
+                session.pop(session.identity_key, None)
+            elif not self._is_told:
+                self._is_told = True
+                log.warning("forget() has ended no session: identity_key is not set; %r is usual", IDENTITY_KEY)
         return headers
 
 

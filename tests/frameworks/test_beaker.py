@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from wsgi_rollsession.sessions import SESSION
 from wsgi_rollsession.testing import fresh_revocations
 
 from ..browser import KEY, Browser, Clock
+from .random_views import Framework, play
 
 Handler = Callable[[Any], Any]
 
@@ -303,3 +307,46 @@ def test_late_changes(clock: Clock) -> None:
     wrapped = SessionMiddleware(application, keys=KEY, revocations=fresh_revocations(clock), clock=clock)
     answer = Browser(wrapped, clock).call(lambda session: None)
     assert answer.status == "500 Oops" and "__Host-session" in answer.sent()
+
+
+AT_RANDOM = Framework(
+    identity="user_id",
+    login=lambda session, user: session.__setitem__("user_id", user),
+    logout=lambda session: session.pop("user_id", None),
+    acts={
+        "clear": lambda session: session.clear(),
+        "invalidate": lambda session: session.delete(),
+        "regenerate": lambda session: session.regenerate_id(),
+        "save": lambda session: session.rollsession.save(),
+        "revert": lambda session: session.revert(),
+    },
+)
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 50))
+def test_random_views(clock: Clock, seed: int) -> None:
+    """What a view sees at its end is what the next request finds, and no copy from before a logout is anybody's."""
+    application = site(clock, auto=True)
+    for each in range(seed, seed + 50):
+        play(each, Browser(application, clock), AT_RANDOM)
+
+
+def test_the_page_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first lines of docs/beaker.md make an application in which a logout is one."""
+    page = (Path(__file__).parents[2] / "docs" / "beaker.md").read_text("utf-8")
+    block = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+    monkeypatch.setenv("ROLLSESSION_KEYS", KEY)
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["test.holder"]["result"] = environ["test.handler"](environ["beaker.session"])
+        start_response("200 OK", [])
+        return [b""]
+
+    names: dict[str, Any] = {"application": application, "os": os}
+    exec(block.replace("sqlite:////var/lib/shop/revocations.db", "memory://"), names)
+    browser = Browser(names["application"], Clock(time.time()))
+    browser.do(login("alice"))
+    thief = browser.copied()
+    assert browser.do(who) == "alice"
+    browser.do(LOGOUTS["delete"])
+    assert (browser.do(who), thief.do(who)) == (None, None)

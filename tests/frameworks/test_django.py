@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,12 +25,12 @@ from django.test import Client, RequestFactory, override_settings  # noqa: E402
 from django.test.utils import setup_test_environment, teardown_test_environment  # noqa: E402
 from django.urls import path  # noqa: E402
 
-import wsgi_rollsession  # noqa: E402
 from wsgi_rollsession import ConfigurationError, StoreUnavailable  # noqa: E402
 from wsgi_rollsession.migration import DjangoCookie  # noqa: E402
 from wsgi_rollsession.testing import fresh_revocations  # noqa: E402
 
 from ..browser import KEY, Answer, Browser, Clock, call  # noqa: E402
+from .random_views import Framework, play  # noqa: E402
 
 Do = Callable[[HttpRequest], Any]
 
@@ -431,6 +431,30 @@ def test_a_write_to_a_session_that_ends_meanwhile_is_dropped(site: Browser) -> N
     assert site.do(lambda r: (who(r), r.session.get("cart"))) == ("", None)
 
 
+def test_a_request_that_is_run_again(site: Browser) -> None:
+    """A retry around the project, with the same environ: nothing staged by the pass that failed, all it did at once."""
+    handler, passes = site.application, []
+
+    def twice(environ: dict[str, Any], start_response: Any) -> Any:
+        first = handler(environ, lambda *_: lambda data: None)
+        b"".join(first)
+        first.close()  # type: ignore[attr-defined]
+        return handler(environ, start_response)
+
+    def counted(request: HttpRequest) -> HttpResponse:
+        passes.append(put("n", (get("n")(request) or 0) + 1)(request))
+        return HttpResponse(status=500 if len(passes) == 1 else 200)
+
+    site.do(login("alice"))
+    site.application = twice
+    site.receive(site.call(counted))
+    assert (len(passes), site.do(get("n"))) == (2, 1)
+    thief, passes[:] = site.copied(), []
+    site.do(lambda r: passes.append(auth.logout(r)) if not passes else None)
+    assert not any(name.startswith("__Host-session-1") for name in site.cookies)
+    assert (site.do(who), thief.do(who)) == ("", "")
+
+
 # Everywhere
 
 
@@ -810,6 +834,7 @@ def test_the_admin_accepts_the_middleware() -> None:
         ("SESSION_COOKIE_NAME", "__Secure-shop", "__Host-shop"),
         ("SESSION_COOKIE_PATH", "/shop", "__Secure-session"),
         ("SESSION_COOKIE_DOMAIN", ".example.com", "__Secure-session"),
+        ("SESSION_COOKIE_SAMESITE", "Strict", "__Host-session"),
     ],
 )
 def test_settings_of_the_cookie(clock: Clock, setting: str, value: str, name: str) -> None:
@@ -903,6 +928,31 @@ def test_sessions_are_one(site: Browser) -> None:
     assert sessions() is sessions()
 
 
+AT_RANDOM = Framework(
+    identity=auth.SESSION_KEY,
+    login=lambda request, name: login(name)(request),
+    logout=auth.logout,
+    session=lambda request: request.session,
+    acts={
+        "clear": lambda request: request.session.clear(),
+        "invalidate": lambda request: request.session.flush(),
+        "regenerate": lambda request: request.session.cycle_key(),
+        "create": lambda request: request.session.create(),
+        "save": lambda request: request.session.save(),
+        "set_expiry": lambda request: request.session.set_expiry(600),
+        "user": who,
+    },
+    at_once=frozenset({"save", "invalidate", "create", "login", "logout"}),  # login() flushes another's session
+)
+
+
+@pytest.mark.parametrize("seed", range(0, 100, 50))
+def test_random_views(site: Browser, seed: int) -> None:
+    """What a view sees at its end is what the next request finds, and no copy from before a logout is anybody's."""
+    for each in range(seed, seed + 50):
+        play(each, Browser(site.application, site.clock), AT_RANDOM)
+
+
 # The package
 
 
@@ -912,20 +962,20 @@ def test_the_core_does_not_import_django() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout.strip() == b"False"
 
 
-def test_the_adapter_uses_public_names_only() -> None:
-    """No name of the core that begins with an underscore."""
-    for file in Path(wsgi_rollsession.django.__file__).parent.glob("*.py"):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        imported = [
-            each.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and node.level == 2
-            for each in [*node.names, *(ast.alias(part) for part in (node.module or "").split("."))]
-        ]
-        of_the_core = [
-            node.attr
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute)
-            and (getattr(node.value, "attr", None) == "rollsession" or getattr(node.value, "id", None) == "session")
-        ]
-        assert not [name for name in [*imported, *of_the_core] if name.startswith("_")], file
+def test_the_page_of_the_documentation(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings that docs/django.md begins with are complete, and no system check objects to them."""
+    page = (Path(__file__).parents[2] / "docs" / "django.md").read_text("utf-8")
+    block = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+    monkeypatch.setenv("ROLLSESSION_KEYS", KEY)
+    given: dict[str, Any] = {"os": os}
+    exec(block.replace("sqlite:////var/lib/shop/revocations.db", "memory://"), given)
+    ours = {name: [each for each in given[name] if each is not ...] for name in ("MIDDLEWARE", "INSTALLED_APPS")}
+    assert ours["INSTALLED_APPS"][0] in settings.INSTALLED_APPS
+    with override_settings(ROLLSESSION=given["ROLLSESSION"], MIDDLEWARE=[*ours["MIDDLEWARE"], *MIDDLEWARE[1:]]):
+        assert [*system_checks.check_options(), *system_checks.check_middleware()] == []
+        site = Browser(WSGIHandler(), Clock(time.time()))
+        site.do(login("alice"))
+        thief = site.copied()
+        assert site.do(who) == "alice"
+        site.do(auth.logout)
+        assert (site.do(who), thief.do(who)) == ("", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import time
@@ -25,6 +24,7 @@ from wsgi_rollsession import (
     ConfigurationError,
     Ended,
     RollSession,
+    RollSessionError,
     Session,
     SessionCommitted,
     SessionConflict,
@@ -33,11 +33,13 @@ from wsgi_rollsession import (
     StoreUnavailable,
     generate_key,
 )
-from wsgi_rollsession.flask import FlaskSession, RollSessions, session
+from wsgi_rollsession.flask import FlaskSession, FlaskSessionInterface, RollSessions, session
+from wsgi_rollsession.flask.interface import FLASK_SESSION
 from wsgi_rollsession.sessions import SESSION
 from wsgi_rollsession.testing import fresh_revocations
 
 from ..browser import Answer, Browser, Clock
+from .random_views import VALUES, Framework, play
 
 KEY = generate_key()
 HOUR = 3600
@@ -261,6 +263,32 @@ def test_nested_changes_are_noticed(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize(
+    "take_out",
+    [
+        lambda: flask.session.pop("cart"),
+        lambda: flask.session.__delitem__("cart"),
+        lambda: flask.session.clear(),
+        lambda: session.invalidate(),
+        lambda: session.forget(),
+        lambda: (flask_login.login_user(User("bob")), session.save()),
+    ],
+    ids=["pop", "del", "clear", "invalidate", "forget", "of another user"],
+)
+def test_what_is_taken_out_is_gone(take_out: Callable[[], Any], visitor: Visitor) -> None:
+    """A value that the view has looked at, and has taken out, is not there in the rest of the request either."""
+
+    def view() -> str:
+        assert flask.session["cart"] == ["tea"]
+        take_out()
+        return repr((flask.session.get("cart"), "cart" in flask.session))
+
+    during(visitor.application, view)  # type: ignore[arg-type]
+    visitor.get("/login/alice")
+    visitor.get("/add/tea")
+    assert visitor.get("/view") == "(None, False)"
+
+
+@pytest.mark.parametrize(
     ("do", "modified"),
     [
         (lambda s: s.get("a"), False),
@@ -346,7 +374,7 @@ def test_accessed_and_new(clock: Clock) -> None:
     app, seen = plain(clock), []
 
     def view() -> str:
-        opened = flask.request.environ[adapter.FLASK_SESSION]
+        opened = flask.request.environ[FLASK_SESSION]
         before = opened.accessed
         seen.append((before, opened.new, "a" in flask.session, opened.accessed))
         flask.session["a"] = 1
@@ -464,10 +492,11 @@ def test_what_is_known_of_the_session(visitor: Visitor) -> None:
 
 
 def test_the_representation_does_not_tell_the_data(clock: Clock) -> None:
-    """Representations end up in logs."""
+    """Representations end up in logs. Who wants the data has a copy, which is a dict."""
     app = plain(clock)
-    during(app, lambda: flask.session.update(secret="swordfish") or repr(flask.session))
-    assert "swordfish" not in Visitor(app, clock).get("/view")
+    during(app, lambda: flask.session.update(secret="swordfish") or f"{flask.session!r} {type(flask.session.copy())}")
+    page = Visitor(app, clock).get("/view")
+    assert page.startswith("<Session") and page.endswith("<class 'dict'>") and "swordfish" not in page
 
 
 # Configuration
@@ -580,12 +609,27 @@ def test_one_extension_for_several_applications(clock: Clock) -> None:
 def test_around_it_another_session_serves_both(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """With the WSGI filter around the application there is one session: the filter's, which sends the cookies."""
     app = plain(clock)
-    during(app, lambda: flask.session.update(a=flask.session.get("a", 0) + 1) or str(flask.session["a"]))
-    around = RollSession(app, keys=KEY, revocations=fresh_revocations(clock), clock=clock, cookie_name="outer")
-    visitor = Visitor(around, clock)
+    during(app, lambda: flask.session.setdefault("seen", []).append(1) or str(len(flask.session["seen"])))
+    options: dict[str, Any] = {"revocations": fresh_revocations(clock), "clock": clock, "cookie_name": "outer"}
+    visitor = Visitor(RollSession(app, keys=KEY, identity_key="_user_id", samesite="Strict", **options), clock)
+    assert "SameSite=Strict" in visitor.receive(visitor.fetch("/view")).set_cookies[0]
+    visitor.jar.clear()
     assert [visitor.get("/view"), visitor.get("/view")] == ["1", "2"]
     assert list(visitor.jar) == ["__Host-outer"]
     assert caplog.text.count("its session serves both") == 1
+
+
+@pytest.mark.parametrize("identity_key", [None, "user_id"])
+def test_around_it_another_identity_is_refused(identity_key: str | None, clock: Clock) -> None:
+    """Around it a filter that does not know who is logged in would make a logout end nothing: no page is served."""
+    app = shop(clock)
+    options: dict[str, Any] = {"revocations": fresh_revocations(clock), "clock": clock}
+    visitor = Visitor(RollSession(app, keys=KEY, identity_key=identity_key, **options), clock)
+    answer = visitor.receive(visitor.fetch("/login/alice"))
+    assert answer.status.startswith("500") and answer.set_cookies == []
+    app.testing = True
+    with pytest.raises(ConfigurationError, match="identity_key: requires '_user_id'"):
+        visitor.get("/who")
 
 
 def test_a_request_that_is_run_again_counts_once(clock: Clock) -> None:
@@ -947,6 +991,34 @@ def test_how_long_a_login_lasts(path: str, age: set[str], alive_s: int, dead_s: 
         assert kept.who() == user
 
 
+def test_what_is_to_be_remembered_is_not_kept(clock: Clock) -> None:
+    """What Flask-Login says in the session about remembering is for this response, and no part of the data."""
+    app = shop(clock)
+    during(app, lambda: flask.jsonify(sorted(flask.session)))
+    visitor = Visitor(app, clock)
+    visitor.get("/login/alice?remember=1&for=7200")
+    assert visitor.get("/view") == '["_fresh","_id","_user_id"]\n'
+
+
+def test_what_flask_login_tells_itself(clock: Clock) -> None:
+    """``session["_remember"]`` is there for the rest of the request, however it is asked for, and can be taken out."""
+    app = shop(clock)
+
+    def view() -> str:
+        flask_login.logout_user()
+        assert "_remember" not in flask.session and flask.session.get("_remember") is None  # there was no cookie
+        flask.session["_remember"] = "clear"
+        assert "_remember" in flask.session and flask.session["_remember"] == "clear"
+        del flask.session["_remember"]
+        assert "_remember" not in flask.session and flask.session.pop("_remember", "none") == "none"
+        return "told"
+
+    during(app, view)
+    visitor = Visitor(app, clock)
+    visitor.get("/login/alice")
+    assert visitor.get("/view") == "told"
+
+
 @pytest.mark.parametrize("permanent", [False, True])
 def test_how_long_a_login_by_tags_lasts(permanent: bool, clock: Clock) -> None:
     """Without an identity key, ``regenerate(tags=…)`` is the login, and ``permanent`` counts as for any other."""
@@ -1014,16 +1086,30 @@ def test_a_logout_forgets_a_remembered_login(clock: Clock) -> None:
         assert (visitor.who(), thief.who()) == ("nobody", "nobody")
 
 
-def test_another_users_permanence_does_not_count(clock: Clock) -> None:
-    """bob, who did not ask to be remembered, logs in over a permanent session of alice's: his is not."""
+@pytest.mark.parametrize("permanent", [False, True])
+@pytest.mark.parametrize("how", ["login_user", "by key"])
+def test_another_users_permanence_does_not_count(how: str, permanent: bool, clock: Clock) -> None:
+    """bob logs in over a permanent session of alice's: his is permanent if he has asked for it, and only then."""
     app = shop(clock, **LONG)
     app.add_url_rule("/keep", "keep", lambda: setattr(flask.session, "permanent", True) or "")
+
+    def view() -> str:
+        if how == "by key":
+            flask.session["_user_id"] = "bob"
+        else:
+            flask_login.login_user(User("bob"))
+        if permanent:
+            flask.session.permanent = True
+        return ""
+
+    during(app, view)
     visitor = Visitor(app, clock)
     visitor.get("/login/alice?remember=1")
     visitor.get("/keep")
-    visitor.get("/login/bob")
+    visitor.get("/view")
+    assert visitor.who() == "bob"
     visitor.close()
-    assert visitor.who() == "nobody"
+    assert visitor.who() == ("bob" if permanent else "nobody")
 
 
 def remember_token(app: flask.Flask, user: str) -> str:
@@ -1044,6 +1130,26 @@ def test_an_old_remember_me_cookie_is_not_accepted(clock: Clock) -> None:
     assert visitor.who() == "nobody"
 
 
+def test_a_remember_me_cookie_that_is_named_later_is_not_accepted(clock: Clock) -> None:
+    """Flask-Login asks for the cookie's name in each request: what is configured after ``RollSessions(app)`` counts."""
+    app = shop(clock)
+    app.config["REMEMBER_COOKIE_NAME"] = "keep_me"
+    visitor = Visitor(app, clock)
+    visitor.jar["keep_me"] = (remember_token(app, "alice"), None, "")
+    answer = visitor.fetch("/who")
+    assert answer.body == b"nobody"
+    assert [each for each in answer.set_cookies if each.startswith("keep_me=;") and "Max-Age=0" in each]
+
+
+def test_flask_login_under_another_identity_key_is_warned_of(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """``logout_user()`` ends nothing if another key says who is logged in: that is said at the first login, once."""
+    visitor = Visitor(shop(clock, ROLLSESSION_IDENTITY_KEY="user_id"), clock)
+    assert "Flask-Login" not in caplog.text
+    for _ in range(2):
+        visitor.get("/login/alice")
+    assert caplog.text.count("logout_user() ends no session") == 1
+
+
 def test_the_remember_me_cookie_is_not_refreshed(clock: Clock) -> None:
     """``REMEMBER_COOKIE_REFRESH_EACH_REQUEST`` does not bring it back."""
     visitor = Visitor(shop(clock, REMEMBER_COOKIE_REFRESH_EACH_REQUEST=True), clock)
@@ -1054,6 +1160,8 @@ def test_the_remember_me_cookie_is_not_refreshed(clock: Clock) -> None:
 
 def test_opting_back_in(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """``ROLLSESSION_REMEMBER_COOKIE`` brings Flask-Login's cookie back, and what the warning says of it is so."""
+    shop(clock)
+    assert "logs in again after a logout" not in caplog.text
     app = shop(clock, ROLLSESSION_REMEMBER_COOKIE=True)
     assert "logs in again after a logout" in caplog.text
     visitor = Visitor(app, clock)
@@ -1158,6 +1266,24 @@ def test_a_login_that_is_too_large(handler: str, clock: Clock) -> None:
     assert (visitor.who(), visitor.get("/data")) == ("alice", '{"cart":["tea"]}\n')
 
 
+def test_an_error_page_that_is_too_large(clock: Clock) -> None:
+    """An errorhandler whose own session does not fit is called once; then it is Flask's page, and nothing is kept."""
+    app, called = shop(clock), []
+
+    def page(error: Exception) -> tuple[str, int]:
+        called.append(error)
+        flask.session["large"] = "x" * 5000
+        return "too large", 413
+
+    app.register_error_handler(SessionTooLarge, page)
+    during(app, lambda: flask.session.update(large="x" * 5000) or "")
+    visitor = Visitor(app, clock)
+    visitor.get("/login/alice")
+    assert visitor.receive(visitor.fetch("/view")).status.startswith("500")
+    assert len(called) == 1
+    assert (visitor.who(), visitor.get("/data")) == ("alice", "{}\n")
+
+
 def test_a_nested_value_that_nothing_can_carry(clock: Clock) -> None:
     """It is found when the response is ready, Flask's handlers see it, and the session is as it was."""
     app = shop(clock, ROLLSESSION_RENEW_AFTER=0)
@@ -1234,9 +1360,16 @@ def test_a_body_that_is_replaced_is_closed(clock: Clock) -> None:
         return response
 
     during(app, view)
-    app.register_error_handler(SessionTooLarge, lambda error: ("too large", 413))
+
+    def page(error: Exception) -> flask.Response:
+        response = flask.Response("too large", 413)
+        response.call_on_close(lambda: closed.append("page"))
+        return response
+
+    app.register_error_handler(SessionTooLarge, page)
     answer = Visitor(app, clock).fetch("/view")
-    assert (answer.body, answer.header("Content-Length"), sorted(closed)) == (b"too large", "9", ["body", "callback"])
+    assert (answer.body, answer.header("Content-Length")) == (b"too large", "9")
+    assert sorted(closed) == ["body", "callback", "page"]
 
 
 @pytest.mark.parametrize("policy", ["degrade", "closed"])
@@ -1292,6 +1425,33 @@ def test_handlers_of_the_application_stay(clock: Clock) -> None:
     assert app.error_handler_spec[None][None][StoreUnavailable] is ours
 
 
+@pytest.mark.parametrize("kind", [RollSessionError, Exception])
+def test_handlers_for_all_errors_see_an_outage(kind: type[Exception], clock: Clock) -> None:
+    """The application's ``errorhandler(RollSessionError)`` comes before the page that is there without one."""
+    store = Store(clock)
+    app = shop(clock, ROLLSESSION_REVOCATIONS=store)
+    app.register_error_handler(kind, lambda error: (type(error).__name__, 503))
+    visitor = Visitor(app, clock)
+    visitor.get("/login/alice")
+    store.down = True
+    assert visitor.get("/do/logout_user") == "StoreUnavailable"
+
+
+def test_an_interface_of_the_application(clock: Clock) -> None:
+    """A subclass of the interface, without the extension: a view that raises has logged nobody in."""
+
+    class Interface(FlaskSessionInterface):
+        """The application's."""
+
+    app = shop(clock)
+    app.session_interface = Interface(app)
+    del app.extensions["rollsession"]
+    during(app, log_in_and(fail))
+    visitor = Visitor(app, clock)
+    visitor.get("/view")
+    assert visitor.who() == "nobody"
+
+
 def test_a_session_that_cannot_be_opened_has_an_error_page(clock: Clock) -> None:
     """What fails before the session is there gets Flask's 500 page, and the log only the error itself."""
     app = plain(clock)
@@ -1327,20 +1487,43 @@ def test_csrf(clock: Clock) -> None:
 # The adapter itself
 
 
-def test_it_keeps_to_public_names() -> None:
-    """Nothing with an underscore is taken from anywhere: what begins with one is the adapter's own."""
-    tree = ast.parse(Path(adapter.__file__).read_text(encoding="utf-8"))
-    imported = [alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
-    assert not [name for name in imported if name.startswith("_")]
-    foreign = [
-        ast.unparse(node)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and node.attr.startswith("_")
-        and ast.unparse(node.value) != "self"
-        and not node.attr.startswith("__")
-    ]
-    assert foreign == []
+AT_RANDOM = Framework(
+    identity="_user_id",
+    login=lambda given, user: flask_login.login_user(User(user)),
+    logout=lambda given: flask_login.logout_user(),
+    session=lambda given: flask.session,
+    values=(
+        *VALUES,
+        lambda: datetime(2026, 1, 1, tzinfo=timezone.utc),
+        lambda: (1, b"2"),
+        lambda: {" t": [1], "x": []},
+    ),
+    acts={
+        "clear": lambda given: flask.session.clear(),
+        "invalidate": lambda given: session.invalidate(),
+        "regenerate": lambda given: session.regenerate(),
+        "key": lambda given: flask.session.__setitem__("_user_id", "carol"),
+        "save": lambda given: session.save(),
+        "revert": lambda given: session.revert(),
+        "modified": lambda given: flask.session.modified,
+        "permanent": lambda given: setattr(flask.session, "permanent", True),
+        "flash": lambda given: flask.flash("hello"),
+        "flashed": lambda given: flask.get_flashed_messages(),
+    },
+)
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 50))
+def test_random_views(clock: Clock, seed: int) -> None:
+    """What a view sees at its end is what the next request finds, and no copy from before a logout is anybody's."""
+    app = shop(clock)
+    app.add_url_rule("/", "view", lambda: flask.request.environ["test.holder"].update(result=_handled()) or "")
+    for each in range(seed, seed + 50):
+        play(each, Browser(app, clock), AT_RANDOM)
+
+
+def _handled() -> Any:
+    return flask.request.environ["test.handler"](None)
 
 
 def test_the_page_of_the_documentation(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

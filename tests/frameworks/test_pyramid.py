@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import logging
+import os
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from pyramid.config import Configurator
 from pyramid.csrf import LegacySessionCSRFStoragePolicy, get_csrf_token
 from pyramid.events import NewResponse
 from pyramid.httpexceptions import HTTPFound
-from pyramid.interfaces import ISession
+from pyramid.interfaces import IResponse, ISession
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.security import forget, remember
 from pyramid_retry import RetryableException, mark_error_retryable
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 import wsgi_rollsession.pyramid as adapter
@@ -37,8 +40,10 @@ from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.testing import fresh_revocations
 
 from ..browser import KEY, Browser, Clock, Fragile
+from .random_views import Framework, play
 
 HOUR = 3600
+ROOT = Path(__file__).parents[2]
 LEGACY = "the test sets an authentication policy"
 View = Callable[[Any], Any]
 
@@ -217,7 +222,7 @@ def test_it_is_a_mapping(make: Callable[..., Browser]) -> None:
         with pytest.raises(AttributeError, match="user"):
             session.user = 1
         with pytest.raises(AttributeError):
-            _ = session._private
+            _ = session._exchange
         with pytest.raises(SessionValueError, match="when"):
             session["when"] = object()
 
@@ -331,6 +336,41 @@ def test_logout_of_a_session_that_was_superseded(make: Callable[..., Browser], l
     assert browser.do(who) is None
 
 
+def _without_our_tween(config: Any) -> None:
+    config.add_settings({"pyramid.tweens": "pyramid.tweens.excview_tween_factory"})
+
+
+def _with_a_policy_that_comes_late(config: Any) -> None:
+    config.commit()
+    config.set_security_policy(Policy())
+
+
+@pytest.mark.parametrize(
+    ("set_up", "policy"), [(_without_our_tween, None), (_with_a_policy_that_comes_late, LEGACY)], ids=["tweens", "late"]
+)
+def test_forget_is_followed(clock: Clock, set_up: Callable[[Any], None], policy: Any) -> None:
+    """Also where the application lists its tweens, without ours, and where it sets its policy after a commit."""
+    browser = Browser(site(clock, set_up=set_up, policy=policy), clock)
+    browser.do(login("alice"))
+    on_its_way = browser.call(lambda request: request.session.regenerate())
+    browser.do(LOGOUTS["forget"])
+    browser.receive(on_its_way)
+    assert browser.do(who) is None
+
+
+def test_headers_of_forget_stay(make: Callable[..., Browser]) -> None:
+    """What a security policy wants the browser to be told at a logout, it is told."""
+
+    class Chatty(Policy):
+        def forget(self, request: Any, **kw: Any) -> Any:
+            return [*super().forget(request, **kw), ("X-Forgotten", kw["who"])]
+
+    browser = make(policy=Chatty())
+    browser.do(login("alice"))
+    answer = browser.receive(browser.call(lambda request: HTTPFound("/", headers=forget(request, who="alice"))))
+    assert answer.header("X-Forgotten") == "alice" and browser.do(who) is None
+
+
 def test_what_is_flashed_at_the_logout_stays(make: Callable[..., Browser]) -> None:
     """A goodbye message goes on in an anonymous session."""
     browser = make()
@@ -382,6 +422,15 @@ def test_another_prefix(clock: Clock) -> None:
     assert browser.do(who) is None and thief.do(who) is None
 
 
+def test_a_logout_without_an_identity_is_warned_of(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """With a filter around that does not know who is logged in, ``forget()`` ends no session: that is said, once."""
+    browser = Browser(site(clock, around=True, identity_key=None), clock)
+    for _ in range(2):
+        browser.do(login("alice"))
+        browser.do(LOGOUTS["forget"])
+    assert caplog.text.count("forget() has ended no session") == 1
+
+
 def test_the_identity_key_is_preset(clock: Clock) -> None:
     """Without a setting, the identity is what ``SessionAuthenticationHelper`` stores."""
     config = Configurator(settings={"rollsession.keys": KEY, "rollsession.revocations": "memory://"})
@@ -428,7 +477,7 @@ def test_untouched_requests_extend(make: Callable[..., Browser], clock: Clock) -
     browser.do(login("alice"))
     for _ in range(4):
         clock.advance(0.4 * HOUR)
-        browser.do(untouched)
+        assert browser.do(lambda request: request.session.loaded) is False
     assert browser.do(who) == "alice"
 
 
@@ -474,6 +523,22 @@ def test_late_writes_are_errors(clock: Clock) -> None:
 
     Browser(site(clock, set_up=lambda config: config.add_subscriber(late, NewResponse)), clock).do(put("a", 1))
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("then", [untouched, get("a")], ids=["untouched", "read"])
+def test_writes_in_finished_callbacks_are_errors(clock: Clock, then: View) -> None:
+    """A callback that Pyramid calls after the response reads the session that was sent, and cannot change it."""
+    seen = []
+
+    def late(request: Any) -> None:
+        seen.append(request.session.get("a"))
+        with pytest.raises(SessionCommitted):
+            request.session["a"] = 2
+
+    browser = Browser(site(clock), clock)
+    browser.do(put("a", 1))
+    browser.do(lambda request: (request.add_finished_callback(late), then(request))[1])
+    assert seen == [1]
 
 
 def test_what_raises_begins_nothing(make: Callable[..., Browser]) -> None:
@@ -573,6 +638,34 @@ def test_errors_at_the_response_have_exception_views(clock: Clock) -> None:
     assert (answer.status, answer.body) == ("413 Request Entity Too Large", b"sorry: SessionTooLarge")
     assert answer.header("X-Page") == "mine" and answer.header("Content-Length") == "22" and closed == [True]
     assert browser.do(get("cart")) == "tea"
+
+
+def test_a_response_of_another_kind_is_not_replaced(clock: Clock) -> None:
+    """Pyramid serves whatever has the attributes of a response: what that cannot carry is an error."""
+
+    @implementer(IResponse)
+    class Plain:
+        """Not WebOb's."""
+
+        status, app_iter, headerlist = "200 OK", [b"whole"], [("Content-Type", "text/plain")]
+
+        def __call__(self, environ: Any, start_response: Any) -> Any:
+            start_response(self.status, self.headerlist)
+            return self.app_iter
+
+    def plain(request: Any) -> Any:
+        request.environ["test.handler"](request)
+        return Plain()
+
+    def set_up(config: Any) -> None:
+        config.add_exception_view(_error_page, context=SessionTooLarge)
+        config.add_view(plain, name="plain")
+
+    browser = Browser(site(clock, set_up=set_up), clock)
+    assert browser.receive(browser.call(put("cart", "tea"), PATH_INFO="/plain")).body == b"whole"
+    assert browser.do(get("cart")) == "tea"
+    with pytest.raises(SessionTooLarge):
+        browser.call(_too_large, PATH_INFO="/plain")
 
 
 def test_exception_views_that_return_exceptions(clock: Clock) -> None:
@@ -903,10 +996,42 @@ def test_a_policy_that_cannot_be_followed(clock: Clock, caplog: pytest.LogCaptur
     assert browser.do(who) is None
 
 
-def test_the_adapter_uses_public_names_only() -> None:
-    """Of the package, the adapter uses no name with an underscore."""
-    tree = ast.parse(Path(adapter.__file__).read_text("utf-8"))
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
-    assert {ast.unparse(node.value) for node in attributes} <= {"self", "object"}
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert not [each.name for node in imports for each in node.names if each.name.startswith("_")]
+AT_RANDOM = Framework(
+    identity="auth.userid",
+    login=remember,
+    logout=forget,
+    session=lambda request: request.session,
+    acts={
+        "clear": lambda request: request.session.clear(),
+        "invalidate": lambda request: request.session.invalidate(),
+        "regenerate": lambda request: request.session.regenerate(),
+        "save": lambda request: request.session.save(),
+        "revert": lambda request: request.session.revert(),
+        "flash": lambda request: request.session.flash("hello"),
+        "pop_flash": lambda request: request.session.pop_flash(),
+    },
+)
+
+
+@pytest.mark.parametrize("seed", range(0, 100, 50))
+def test_random_views(make: Callable[..., Browser], seed: int) -> None:
+    """What a view sees at its end is what the next request finds, and no copy from before a logout is anybody's."""
+    browser = make()
+    for each in range(seed, seed + 50):
+        play(each, Browser(browser.application, browser.clock), AT_RANDOM)
+
+
+def test_the_page_of_the_documentation(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first lines of docs/pyramid.md make an application in which a logout is one."""
+    page = (ROOT / "docs" / "pyramid.md").read_text("utf-8")
+    block = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+    monkeypatch.setenv("ROLLSESSION_KEYS", KEY)
+    names: dict[str, Any] = {"Configurator": Configurator, "SecurityPolicy": Policy, "os": os}
+    exec(block.replace("sqlite:////var/lib/shop/revocations.db", "memory://"), names)
+    names["config"].add_view(view)
+    browser = Browser(names["config"].make_wsgi_app(), Clock(time.time()))
+    browser.do(login("alice"))
+    thief = browser.copied()
+    assert browser.do(who) == "alice"
+    browser.do(LOGOUTS["forget"])
+    assert (browser.do(who), thief.do(who)) == (None, None)
