@@ -69,7 +69,7 @@ class Found(NamedTuple):
 class Cookies:
     """The cookies of one configuration: everything that can be prepared at start-up is."""
 
-    __slots__ = ("_attributes", "_deletions", "_settings", "_slots", "anonymous", "slot")
+    __slots__ = ("_attributes", "_deletions", "_leases", "_settings", "_slots", "anonymous", "slot")
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -81,6 +81,7 @@ class Cookies:
         #: The name of the cookie that says which pair was used last.
         self.slot = f"{anonymous}-slot"
         self._slots = {f"{anonymous}-{pair}{half}": pair for pair in range(1, PAIRS + 1) for half in ("", "b")}
+        self._leases = frozenset(name + _LEASE for name in (anonymous, *self._slots))
         # WebOb validates and writes the attributes, once.
         cookie = make_cookie(
             "n",
@@ -130,11 +131,11 @@ class Cookies:
         """What the last cookie of ours says, if it is a lease; not authenticated, so only ever a hint.
 
         Browsers send what they got last at the end (RFC 6265, 5.4), so for most requests it says all that there is to
-        know, without taking the header apart.
+        know, without taking the header apart. The lease of another application, whose names contain ours, says nothing.
         """
         at = header.rfind(self.anonymous)
         equals = header.find("=", at) if at >= 0 else -1
-        if equals < 0 or not header.startswith(_LEASE, equals - len(_LEASE)):
+        if equals < 0 or header[at:equals] not in self._leases or not _begins(header, at):
             return None
         return unauthenticated_lease(header[equals + 1 : equals + 1 + LEASE_LENGTH])
 
