@@ -242,6 +242,12 @@ def test_nothing_of_ours_gets_into_a_cache(headers: Headers, lease_only: bool) -
         ("must-understand, private", "must-understand, private, no-store"),
         ("must-understand", "must-understand, no-store, private"),
         ("", "no-store"),
+        # As people write lists: some caches read one directive of another name there
+        ("no-store; no-cache", "no-store; no-cache, no-store"),
+        ("no-cache no-store", "no-cache no-store, no-store"),
+        ("no-store=1", "no-store=1, no-store"),
+        ("must-understand; no-store", "must-understand; no-store, no-store, private"),
+        (r'x="\", no-store"', r'x="\", no-store", no-store'),
     ],
 )
 def test_no_store_is_a_directive_of_its_own(value: str, after: str) -> None:
@@ -260,6 +266,10 @@ def test_no_store_is_a_directive_of_its_own(value: str, after: str) -> None:
         ('x="private"', 'x="private", private'),
         ("must-understand, no-store", "must-understand, no-store, private"),
         ("must-understand", "must-understand, private"),
+        ("private; max-age=60", "private; max-age=60, private"),
+        ("max-age=0 private", "max-age=0 private, private"),
+        ('private=""', 'private="", private'),
+        ("no-store; x", "no-store; x, private"),
     ],
 )
 @pytest.mark.parametrize("name", [CC, *TARGETED])

@@ -239,6 +239,29 @@ def test_a_503_carries_nothing_of_what_the_application_did_not_finish(clock: Clo
     assert browser.do(lambda session: session.copy()) == {KEY: "alice", "saved": 1}
 
 
+@pytest.mark.parametrize(
+    ("saved", "pair"),
+    [(lambda session: session.regenerate(), "1"), (put(KEY, "bob"), "2"), (lambda session: session.pop(KEY), "2")],
+    ids=["an epoch", "another login", "a logout with a cart left"],
+)
+def test_a_503_deletes_what_was_ended_where_what_was_saved_cannot_be_sent(
+    clock: Clock, saved: Handler, pair: str
+) -> None:
+    """1. ``save()`` ends what was there. 2. The store fails for the rest of the request. 3. The 503 says what ended."""
+    store = Fragile(memory(clock))
+    browser = open_browser(clock, revocations=store, outage="closed", identity_key=KEY)
+    browser.do(lambda session: session.update(user="alice", cart=[1]))
+
+    def handler(session: Session) -> None:
+        saved(session)
+        session.save()
+        store.is_down = True
+        session.check()
+
+    assert browser.receive(browser.call(handler)).status.startswith("503")
+    assert browser.cookies == {"__Host-session-slot": pair}
+
+
 @pytest.mark.parametrize("last", ["clear", "invalidate", "forget"])
 def test_a_pass_deletes_what_an_earlier_pass_would_have_deleted(clock: Clock, last: str) -> None:
     """1. A pass regenerates, and is discarded. 2. The next is back at the first name, and logs out: all is deleted."""
