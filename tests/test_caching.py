@@ -132,7 +132,19 @@ PRIVATE: list[Headers] = [
     ),
     [(CC, "private"), (CC, "max-age=60")],
     [(CC, "max-age=60"), (CC, "no-store")],
-    *([("Expires", value)] for value in ("", "0", "-1", "tomorrow", PAST, NOW, "Sun, 02 Oct 99999 07:06:41 GMT")),
+    *(
+        [("Expires", value)]
+        for value in (
+            "",
+            "0",
+            "-1",
+            "tomorrow",
+            PAST,
+            NOW,
+            "Sun, 02 Oct 99999 07:06:41 GMT",
+            "Sun, 02 Oct 99999999999 07:06:41 GMT",
+        )
+    ),
     *([("Expires", FUTURE), (CC, value)] for value in ("private", "no-store", "max-age=0", "no-cache", "s-maxage=0")),
     *(
         [(name, value)]
