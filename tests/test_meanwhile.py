@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from wsgi_rollsession import Session, SessionConflict
+from wsgi_rollsession import Ended, Session, SessionConflict
+from wsgi_rollsession.token import UNASKED
 
-from .browser import Browser, Clock, Fragile, Steps, call, get, login, logout, memory, open_browser, put, who, wrap
+from .browser import (
+    Browser,
+    Clock,
+    Fragile,
+    Handler,
+    Steps,
+    call,
+    filter_of,
+    get,
+    login,
+    logout,
+    memory,
+    open_browser,
+    put,
+    who,
+    wrap,
+)
 
 KEY = "user"
 
@@ -28,6 +47,59 @@ def test_a_new_tag_that_was_revoked_since_the_call_leaves_the_session_as_it_was(
     filter_of_browser.sessions.revoke("admin")  # type: ignore[attr-defined]
     browser.receive(request.answer())
     assert browser.do(who) == "alice"
+
+
+def test_a_session_whose_new_tag_was_revoked_is_alive(clock: Clock) -> None:
+    """``save()`` says what happened, and the request goes on with the session as it was."""
+    browser, _ = opened(clock, identity_key=KEY)
+    browser.do(put(KEY, "alice"))
+    session = Steps(browser).session
+    session.regenerate(tags=["user:alice", "admin"])
+    browser.application.sessions.revoke("admin")  # type: ignore[attr-defined]
+    with pytest.raises(SessionConflict, match="another request was first, or one of the new tags was revoked"):
+        session.save()
+    assert session.check()
+    assert session.ended is None
+    session.revert()
+    session["x"] = 1
+    session.save()
+
+
+@pytest.mark.parametrize("act", [lambda session: session.save(), lambda session: session.revoke_others("user:alice")])
+def test_an_epoch_of_a_login_that_has_timed_out_meanwhile_raises_no_fence(
+    clock: Clock, act: Callable[[Session], None]
+) -> None:
+    """Its time has passed during the request: nothing is raised for what nobody accepts, and ``ended`` says why."""
+    browser, store = opened(clock, absolute_timeout="1h")
+    browser.do(login("alice"))
+    session = Steps(browser).session
+    session.regenerate()
+    clock.advance(3600)
+    fences = store.status()["fences"]
+    with pytest.raises(SessionConflict, match="absolute timeout"):
+        act(session)
+    assert session.ended is Ended.ABSOLUTE
+    assert store.status()["fences"] == fences
+
+
+@pytest.mark.parametrize("outage", ["degrade", "open"])
+@pytest.mark.parametrize("begin", [login("alice"), put(KEY, "alice")], ids=["regenerate", "the identity key"])
+@pytest.mark.parametrize("before", [None, put("cart", 1)], ids=["nobody", "a visitor"])
+def test_a_login_whose_response_meets_an_outage_has_passed_nothing(
+    clock: Clock, outage: str, begin: Handler, before: Handler | None
+) -> None:
+    """The record says that nobody could be asked, though somebody could be when the application called."""
+    browser, store = opened(clock, outage=outage, identity_key=KEY)
+    if before is not None:
+        browser.do(before)
+    request = Steps(browser)
+    request.do(begin)
+    store.is_down = True
+    browser.receive(request.answer())
+    opening = filter_of(browser).sessions._site.open_header(browser.header())
+    (record,) = [each.record for _, each in opening.sessions]
+    assert record.flags & UNASKED
+    assert set(record.passed) == {0}
 
 
 @pytest.mark.parametrize("outage", ["degrade", "open"])
@@ -125,3 +197,19 @@ def test_a_login_that_was_suspended_for_longer_than_it_lives_is_none(clock: Cloc
     browser.receive(request.answer())
     assert isinstance(request.error, SessionConflict)
     assert browser.do(who) is None
+
+
+@pytest.mark.parametrize("act", [put(KEY, "bob"), put("x", 1)], ids=["another login", "a write"])
+def test_what_was_refused_by_what_cannot_be_found_yet_is_not_over_for_everybody(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, act: Handler
+) -> None:
+    """Another process is raising something: the session counts as an old copy, whose login may be alive elsewhere."""
+    store = memory(clock, 90_000)
+    browser = Browser(wrap(clock, revocations=store, identity_key=KEY, versioned=True), clock)
+    browser.do(put(KEY, "alice"))
+    session = Steps(browser).session
+    act(session)
+    monkeypatch.setattr(store, "compare_and_raise", lambda limits, raises: False)
+    with pytest.raises(SessionConflict, match="superseded"):
+        session.save()
+    assert session.ended is Ended.SUPERSEDED
