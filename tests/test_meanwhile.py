@@ -202,6 +202,34 @@ def test_a_login_that_was_suspended_for_longer_than_it_lives_is_none(clock: Cloc
     assert browser.do(who) is None
 
 
+@pytest.mark.parametrize("begin", [login("alice"), put(KEY, "alice")], ids=["regenerate", "the identity key"])
+def test_a_login_does_not_take_over_what_has_timed_out_while_the_store_answered(clock: Clock, begin: Handler) -> None:
+    """A fence that ended the visitor's session could be forgotten by then: its data do not live on."""
+    browser, store = opened(clock, identity_key=KEY)
+    browser.do(put("cart", 1))
+    clock.advance(3599)
+    request = Steps(browser).look()
+    store.after[len(store.asked) + 1] = lambda: clock.advance(1)  # the second question is the raise
+    request.do(begin)
+    browser.receive(request.answer())
+    assert isinstance(request.error, SessionConflict)
+    assert store.asked[-1] == "compare_and_raise"
+    assert browser.do(dict) == {}
+
+
+def test_a_login_over_somebody_that_was_revoked_with_them_says_why(clock: Clock) -> None:
+    """Everything is revoked between call and response: the session that was there is over, too, and known to be."""
+    browser, _ = opened(clock, identity_key=KEY)
+    browser.do(put(KEY, "alice"))
+    session = Steps(browser).session
+    login("bob")(session)
+    browser.application.revoke_everything()  # type: ignore[attr-defined]
+    with pytest.raises(SessionConflict, match="^revoked$"):
+        session.save()
+    session.revert()
+    assert session.ended is Ended.REVOKED
+
+
 @pytest.mark.parametrize("act", [put(KEY, "bob"), put("x", 1)], ids=["another login", "a write"])
 def test_what_was_refused_by_what_cannot_be_found_yet_is_not_over_for_everybody(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, act: Handler
