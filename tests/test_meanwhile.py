@@ -224,10 +224,38 @@ def test_a_login_over_somebody_that_was_revoked_with_them_says_why(clock: Clock)
     session = Steps(browser).session
     login("bob")(session)
     browser.application.revoke_everything()  # type: ignore[attr-defined]
-    with pytest.raises(SessionConflict, match="^revoked$"):
+    with pytest.raises(SessionConflict, match=r"^revoked$"):
         session.save()
     session.revert()
     assert session.ended is Ended.REVOKED
+
+
+def test_who_was_ended_by_a_login_that_came_too_late_is_logged_out(clock: Clock) -> None:
+    """The store has ended alice, and bob's own short life is over when it answers: the request says that nobody is."""
+    browser, store = opened(clock, identity_key=KEY)
+    browser.do(put(KEY, "alice"))
+    session = Steps(browser).session
+    session.regenerate(tags=["user:bob"], idle_timeout=10)
+    session[KEY] = "bob"
+    store.after[len(store.asked)] = lambda: clock.advance(10)
+    with pytest.raises(SessionConflict, match="longer than its idle timeout"):
+        session.save()
+    session.revert()
+    assert session.ended is Ended.LOGGED_OUT
+
+
+@pytest.mark.parametrize("out", [lambda session: session.pop(KEY), put(KEY, None)])
+def test_what_is_left_of_a_login_that_was_ended_is_nothing_once_it_is_saved(clock: Clock, out: Handler) -> None:
+    """1. Alice is loaded. 2. She is logged out elsewhere. 3. The identity is taken out, and that is saved."""
+    browser, _ = opened(clock, identity_key=KEY)
+    browser.do(lambda session: session.update(user="alice", cart=1))
+    request = Steps(browser).look()
+    browser.call(logout)
+    request.do(out)
+    request.session.save()
+    assert request.session.copy() == {}
+    browser.receive(request.answer())
+    assert browser.do(dict) == {}
 
 
 @pytest.mark.parametrize("act", [put(KEY, "bob"), put("x", 1)], ids=["another login", "a write"])
