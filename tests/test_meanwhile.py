@@ -245,12 +245,15 @@ def test_who_was_ended_by_a_login_that_came_too_late_is_logged_out(clock: Clock)
 
 
 @pytest.mark.parametrize("out", [lambda session: session.pop(KEY), put(KEY, None)])
-def test_what_is_left_of_a_login_that_was_ended_is_nothing_once_it_is_saved(clock: Clock, out: Handler) -> None:
+@pytest.mark.parametrize("is_known", [False, True], ids=["", "and known to be"])
+def test_what_is_left_of_a_login_that_was_ended_is_nothing(clock: Clock, out: Handler, is_known: bool) -> None:
     """1. Alice is loaded. 2. She is logged out elsewhere. 3. The identity is taken out, and that is saved."""
     browser, _ = opened(clock, identity_key=KEY)
     browser.do(lambda session: session.update(user="alice", cart=1))
     request = Steps(browser).look()
     browser.call(logout)
+    if is_known:
+        assert not request.session.check()
     request.do(out)
     request.session.save()
     assert request.session.copy() == {}

@@ -125,6 +125,21 @@ def test_a_logout_of_nobody_that_regenerates_logs_nobody_in(
     assert browser.do(lambda session: (session.ended, session.authenticated_at)) == (Ended.NEVER, None)
 
 
+@pytest.mark.parametrize("before", [None, put("cart", 1)], ids=["nobody", "a visitor"])
+def test_a_logout_of_nobody_that_was_saved_is_done(clock: Clock, before: Handler | None) -> None:
+    """The response has nothing more to do, and who regenerates afterwards logs in."""
+    browser = open_browser(clock, identity_key=KEY)
+    if before is not None:
+        browser.do(before)
+    session = Steps(browser).session
+    session.pop(KEY, None)
+    assert session.changed
+    session.save()
+    assert not session.changed
+    session.regenerate()
+    assert session.ended is None
+
+
 @pytest.mark.parametrize("tags", [None, ["user:alice"]])
 @pytest.mark.parametrize("saved", [False, True], ids=["", "saved"])
 def test_a_login_that_is_too_large_has_logged_nobody_out(clock: Clock, tags: list[str] | None, saved: bool) -> None:
