@@ -261,6 +261,20 @@ def test_what_is_left_of_a_login_that_was_ended_is_nothing(clock: Clock, out: Ha
     assert browser.do(dict) == {}
 
 
+@pytest.mark.parametrize("lasts", [0, 1])
+def test_what_is_left_of_a_login_that_timed_out_while_the_store_answered_is_nothing(clock: Clock, lasts: int) -> None:
+    """A fence that ended it earlier could be forgotten by then: its data do not live on."""
+    browser, store = opened(clock, identity_key=KEY)
+    browser.do(lambda session: session.update(user="alice", cart=1))
+    clock.advance(3598)
+    request = Steps(browser).look()
+    request.do(lambda session: session.pop(KEY))
+    store.after[len(store.asked) + 1] = lambda: clock.advance(2 - lasts)  # the second question is the raise
+    browser.receive(request.answer())
+    assert store.asked[-2:] == ["lookup_now", "compare_and_raise"]
+    assert browser.do(dict) == ({"cart": 1} if lasts else {})
+
+
 @pytest.mark.parametrize("act", [put(KEY, "bob"), put("x", 1)], ids=["another login", "a write"])
 def test_what_was_refused_by_what_cannot_be_found_yet_is_not_over_for_everybody(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, act: Handler
