@@ -290,3 +290,15 @@ def test_what_was_refused_by_what_cannot_be_found_yet_is_not_over_for_everybody(
         session.save()
     session.revert()
     assert session.ended is Ended.SUPERSEDED
+
+
+def test_who_takes_out_an_identity_that_an_older_epoch_had_is_logged_out(clock: Clock) -> None:
+    """Nobody is found, for a newer epoch is under way; ``ended`` says what this request has done about it."""
+    browser, _ = opened(clock, identity_key=KEY)
+    browser.do(put(KEY, "alice"))
+    browser.call(lambda session: session.regenerate())
+    session = Steps(browser).session
+    assert session.ended is Ended.SUPERSEDED
+    session.pop(KEY, None)
+    session.save()
+    assert session.ended is Ended.LOGGED_OUT
