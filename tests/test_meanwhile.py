@@ -295,10 +295,18 @@ def test_what_was_refused_by_what_cannot_be_found_yet_is_not_over_for_everybody(
 def test_who_takes_out_an_identity_that_an_older_epoch_had_is_logged_out(clock: Clock) -> None:
     """Nobody is found, for a newer epoch is under way; ``ended`` says what this request has done about it."""
     browser, _ = opened(clock, identity_key=KEY)
+    browser.do(put("cart", 1))
+    visitor = dict(browser.jar)
     browser.do(put(KEY, "alice"))
+    clock.advance(100)
+    browser.do(who)
+    browser.jar |= visitor
+    assert len(browser.cookies) == 4, "a visitor's, hers, its lease, and the slot"
     browser.call(lambda session: session.regenerate())
-    session = Steps(browser).session
-    assert session.ended is Ended.SUPERSEDED
-    session.pop(KEY, None)
-    session.save()
-    assert session.ended is Ended.LOGGED_OUT
+    request = Steps(browser)
+    assert request.session.ended is Ended.SUPERSEDED
+    request.session.pop(KEY, None)
+    request.session.save()
+    assert request.session.ended is Ended.LOGGED_OUT
+    browser.receive(request.answer())
+    assert set(browser.cookies) == {"__Host-session", "__Host-session-slot"}
