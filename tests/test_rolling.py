@@ -287,6 +287,17 @@ def test_a_fresh_lease_is_a_hint(clock: Clock, place: str, idle_s: int, where: s
     assert list(answer.sent()) == ([] if stops else [f"{name}-lease"])
 
 
+@pytest.mark.parametrize(("age", "stops"), [(60, False), (59.999, True), (0, True), (-60, True), (-60.001, False)])
+def test_how_old_a_hint_may_be(clock: Clock, age: float, stops: bool) -> None:
+    """A lease at the header's end is fresh within ``renew_after``; what no process can have made by now is no hint."""
+    browser = logged_in(clock)
+    clock.advance(100)
+    clear = b"\x01" * 5 + round((clock() - age) * 1000).to_bytes(6, "big") + (3600).to_bytes(4, "big")
+    planted = f"__Host-session-2-lease={urlsafe_b64encode(clear + bytes(21)).decode()}"
+    answer = browser.call(untouched, header=f"{browser.header()}; {planted}")
+    assert bool(answer.set_cookies) is not stops
+
+
 @pytest.mark.parametrize("handler", [untouched, who])
 @pytest.mark.parametrize("idle_s", [1, 20, 100, 1000])
 def test_a_login_with_a_short_idle_timeout_is_rolled_in_time(clock: Clock, handler: Any, idle_s: int) -> None:
