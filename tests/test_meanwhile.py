@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from wsgi_rollsession import Ended, Session, SessionConflict
+from wsgi_rollsession import Ended, Session, SessionConflict, StoreUnavailable
 from wsgi_rollsession.token import UNASKED
 
 from .browser import (
@@ -118,7 +118,8 @@ def test_a_login_in_an_outage_takes_nothing_over_that_is_known_to_be_over(clock:
     assert browser.do(dict) == {"user": "alice"}
 
 
-def test_revoke_others_ends_what_began_while_it_waited(clock: Clock) -> None:
+@pytest.mark.parametrize("back", [0, 20])
+def test_revoke_others_ends_what_began_while_it_waited(clock: Clock, back: int) -> None:
     """A process that is suspended before its raise is confirmed does not miss who logged in meanwhile."""
     browser, store = opened(clock)
     browser.do(login("alice"))
@@ -127,6 +128,7 @@ def test_revoke_others_ends_what_began_while_it_waited(clock: Clock) -> None:
     def suspended() -> None:
         clock.advance(20)
         other.do(login("alice"))
+        clock.step(-back)  # so that no time seems to have passed
 
     store.before[len(store.asked) + 1] = suspended  # the second question is the raise
     browser.do(lambda session: session.revoke_others("user:alice"))
@@ -310,3 +312,18 @@ def test_who_takes_out_an_identity_that_an_older_epoch_had_is_logged_out(clock: 
     assert request.session.ended is Ended.LOGGED_OUT
     browser.receive(request.answer())
     assert set(browser.cookies) == {"__Host-session", "__Host-session-slot"}
+
+
+def test_a_save_that_was_not_confirmed_can_be_tried_again(clock: Clock) -> None:
+    """With ``outage="closed"`` it raises, and has changed nothing: once the store is back, it works."""
+    browser, store = opened(clock, outage="closed", identity_key=KEY)
+    browser.do(put(KEY, "alice"))
+    session = Steps(browser).session
+    session["x"] = 1
+    store.is_down = True
+    with pytest.raises(StoreUnavailable):
+        session.save()
+    store.is_down = False
+    assert session.ended is None
+    session.save()
+    assert session.version == 2
