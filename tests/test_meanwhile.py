@@ -327,3 +327,25 @@ def test_a_save_that_was_not_confirmed_can_be_tried_again(clock: Clock) -> None:
     assert session.ended is None
     session.save()
     assert session.version == 2
+
+
+class Timeout(BaseException):
+    """What servers that interrupt a request raise, as gevent's time-outs: no ``Exception``."""
+
+
+@pytest.mark.parametrize("act", [put("x", 1), put(KEY, "bob"), lambda session: session.regenerate()])
+def test_a_response_that_was_interrupted_is_not_sent_later(clock: Clock, act: Handler) -> None:
+    """Whatever is raised while the store is asked: the error page has nothing of what the response would have had."""
+    browser, store = opened(clock, identity_key=KEY)
+    browser.do(put(KEY, "alice"))
+    request = Steps(browser)
+    request.do(act)
+
+    def interrupted() -> None:
+        raise Timeout
+
+    store.before[len(store.asked)] = interrupted
+    with pytest.raises(Timeout):
+        request.answer()
+    assert request.answer().set_cookies == []
+    assert browser.do(dict) == {KEY: "alice"}

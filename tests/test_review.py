@@ -84,8 +84,9 @@ def about(session: Session) -> Any:
         lambda session: session.clear() or session.update(user="alice"),
         lambda session: session.update(user=None, message="bye"),
         lambda session: session.update(user=None, message="bye") or session.regenerate(),
+        lambda session: session.update(user=None, message="bye") or session.regenerate(tags=["device:1"]),
     ],
-    ids=["in", "regenerate, in", "in, regenerate", "clear, in", "out", "out, regenerate"],
+    ids=["in", "regenerate, in", "in, regenerate", "clear, in", "out", "out, regenerate", "out, with tags"],
 )
 def test_what_a_session_says_before_its_response(clock: Clock, before: Handler | None, handler: Handler) -> None:
     """``id``, ``tags`` and ``ended`` are those of the session that the response carries, whoever logs in or out."""
@@ -191,7 +192,7 @@ def test_who_was_there_before_the_identity_key_can_log_in(clock: Clock) -> None:
     browser.application = another(browser, identity_key=KEY)
     thief = browser.copied()
     browser.do(put("x", 1))
-    assert browser.do(lambda session: session.ended) is Ended.NEVER
+    assert browser.do(lambda session: (session.ended, len(session.tags))) == (Ended.NEVER, 0)
     browser.do(put(KEY, 42))
     assert thief.do(who) is None
     found = browser.do(lambda session: (session.copy(), session.ended, "user:42" in session.tags))
@@ -427,3 +428,50 @@ def test_a_switch_that_does_not_fit_loses_nothing() -> None:
 
     browser.do(handler)
     assert browser.do(lambda s: s.copy()) == {"user": "alice", "cart": 1}
+
+
+@pytest.mark.parametrize("value", [{"id": 1}, [42], True, 1.5], ids=str)
+def test_who_was_stored_before_there_was_an_identity_key_can_regenerate(clock: Clock, value: Any) -> None:
+    """The same login in another epoch, whatever its identity was stored as."""
+    browser = open_browser(clock)
+    browser.do(lambda session: session.regenerate(tags=["user:1"]))
+    browser.do(put(KEY, value))
+    before = browser.do(lambda session: session.id)
+    browser.application = another(browser, identity_key=KEY)
+    browser.do(lambda session: session.regenerate())
+    assert browser.do(lambda session: (session.id, session[KEY])) == (before, value)
+
+
+@pytest.mark.parametrize("why", [Ended.NEVER, Ended.IDLE, Ended.REVOKED])
+def test_whoever_clears_the_session_of_nobody_is_told_why_there_is_none(clock: Clock, why: Ended) -> None:
+    """Nobody was logged out by it."""
+    browser = open_browser(clock, identity_key=KEY)
+    if why is not Ended.NEVER:
+        browser.do(put(KEY, "alice"))
+    if why is Ended.IDLE:
+        clock.advance(3600)
+    elif why is Ended.REVOKED:
+        browser.application.revoke("user:alice")  # type: ignore[attr-defined]
+    assert browser.do(lambda session: (session.clear(), session.ended)) == (None, why)
+
+
+def test_a_login_without_an_identity_is_logged_out_with_its_cart_left(clock: Clock) -> None:
+    """Whoever logged in by tags alone is somebody: to take the identity out, which is not there, is their logout."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.regenerate(tags=["user:alice"]) or session.update(cart=1))
+    thief = browser.copied()
+    browser.do(lambda session: session.pop(KEY, None))
+    assert thief.do(dict) == {}
+    assert browser.do(lambda session: (session.copy(), session.ended)) == ({"cart": 1}, Ended.NEVER)
+
+
+def test_other_tags_of_the_same_identity_are_the_same_user(clock: Clock) -> None:
+    """With an identity key it says who is who: another device, or role, loses no data."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.regenerate(tags=["device:1"]) or session.update(user="alice", cart=1))
+    before = browser.do(lambda session: session.id)
+    browser.do(lambda session: session.regenerate(tags=["device:2"]))
+    found = browser.do(
+        lambda session: (session.id, session["cart"], "device:1" in session.tags, "user:alice" in session.tags)
+    )
+    assert found == (before, 1, False, True)
