@@ -475,3 +475,107 @@ def test_other_tags_of_the_same_identity_are_the_same_user(clock: Clock) -> None
         lambda session: (session.id, session["cart"], "device:1" in session.tags, "user:alice" in session.tags)
     )
     assert found == (before, 1, False, True)
+
+
+def test_a_login_without_an_identity_that_has_died_is_followed_by_nobody(clock: Clock) -> None:
+    """Somebody was logged in: whoever is stored then, even if the tags name the same user, meets a conflict."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.regenerate(tags=["user:bob"]))
+    request = Steps(browser).look()
+    browser.call(lambda session: session.invalidate())
+    assert not request.session.check()
+    request.do(put(KEY, "bob"))
+    browser.receive(request.answer())
+    assert isinstance(request.error, SessionConflict)
+    assert browser.do(who) is None
+
+
+def test_a_login_without_tags_and_identity_becomes_whoever_is_stored(clock: Clock) -> None:
+    """Nothing says that it was somebody else's."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.regenerate() or session.update(cart=1))
+    browser.do(put(KEY, "alice"))
+    assert browser.do(dict) == {"cart": 1, KEY: "alice"}
+
+
+@pytest.mark.parametrize("before", [None, put("cart", 1), login("alice")], ids=["nobody", "a visitor", "alice"])
+def test_without_an_identity_key_clear_and_regenerate_is_a_login(clock: Clock, before: Handler | None) -> None:
+    """Nothing else could say that it is one."""
+    browser = open_browser(clock)
+    if before is not None:
+        browser.do(before)
+    browser.do(lambda session: session.clear() or session.regenerate())
+    assert browser.do(lambda session: (session.ended, session.copy())) == (None, {})
+
+
+@pytest.mark.parametrize("tags", [None, ["user:alice"]])
+def test_regenerate_and_clear_is_a_logout(clock: Clock, tags: list[str] | None) -> None:
+    """What was asked for before ``clear()`` is cleared with the rest."""
+    browser = logged_in(clock)
+    browser.do(lambda session: session.regenerate(tags=tags, persistent=False) or session.clear())
+    assert browser.do(lambda session: (session.ended, session.copy())) == (Ended.NEVER, {})
+
+
+def test_who_clears_what_has_died_can_log_in(clock: Clock) -> None:
+    """There is nothing left that could live on."""
+    browser = logged_in(clock)
+    request = Steps(browser).look()
+    browser.call(lambda session: session.invalidate())
+    assert not request.session.check()
+    request.session.clear()
+    request.do(login("bob"))
+    browser.receive(request.answer())
+    assert request.error is None
+    assert browser.do(who) == "bob"
+
+
+def test_whoever_ends_a_visitors_session_logs_nobody_out(clock: Clock) -> None:
+    """``ended`` is about logins."""
+    browser = open_browser(clock)
+    browser.do(put("cart", 1))
+    assert browser.do(lambda session: (session.invalidate(), session.ended)) == (None, Ended.NEVER)
+
+
+def test_the_call_of_regenerate_says_that_time_is_over(clock: Clock) -> None:
+    """It raises there, and not only when the response starts."""
+    browser = logged_in(clock)
+    session = Steps(browser).look().session
+    clock.advance(3600)
+    with pytest.raises(SessionConflict, match="idle timeout"):
+        session.regenerate()
+    assert session.ended is Ended.IDLE
+
+
+@pytest.mark.parametrize("save", [False, True], ids=["", "saved"])
+def test_an_identity_that_changes_there_and_back_is_the_same_login(clock: Clock, save: bool) -> None:
+    """Compared is what was loaded, or last saved, with what is there by now."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.update(user="alice", cart=1))
+    before = browser.do(lambda session: session.id)
+
+    def handler(session: Session) -> None:
+        session["x"] = 1
+        if save:
+            session.save()
+        session[KEY] = "bob"
+        session[KEY] = "alice"
+
+    browser.do(handler)
+    assert browser.do(lambda session: (session.id, session.copy())) == (before, {KEY: "alice", "cart": 1, "x": 1})
+
+
+def test_every_session_of_a_request_has_an_id_of_its_own(clock: Clock) -> None:
+    """A visitor, a login, what is left of it, and another login: each saved."""
+    browser = open_browser(clock, identity_key=KEY)
+
+    def handler(session: Session) -> list[str]:
+        ids = []
+        for handle in (put("cart", 1), put(KEY, "alice"), lambda s: s.pop(KEY), put(KEY, "bob"), put(KEY, "carol")):
+            handle(session)
+            session.save()
+            ids.append(session.id)
+        return ids
+
+    ids = browser.do(handler)
+    assert len(set(ids)) == 5
+    assert browser.do(lambda session: (session.id, session[KEY])) == (ids[-1], "carol")
