@@ -13,6 +13,7 @@ import pytest
 
 from wsgi_rollsession import Ended, Session, SessionConflict, SessionTooLarge
 from wsgi_rollsession.seal import Unsealable, open_lease
+from wsgi_rollsession.token import UNASKED
 
 from .browser import (
     Browser,
@@ -22,6 +23,7 @@ from .browser import (
     Steps,
     another,
     call,
+    filter_of,
     get,
     logged_in,
     login,
@@ -579,3 +581,107 @@ def test_every_session_of_a_request_has_an_id_of_its_own(clock: Clock) -> None:
     ids = browser.do(handler)
     assert len(set(ids)) == 5
     assert browser.do(lambda session: (session.id, session[KEY])) == (ids[-1], "carol")
+
+
+def test_the_call_of_regenerate_says_that_there_is_no_epoch_left(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It raises there: the response would drop it without a word to the user."""
+    browser = logged_in(clock)
+    monkeypatch.setattr("wsgi_rollsession.token._MOST_EPOCHS", 0)
+    session = Steps(browser).session
+    with pytest.raises(SessionConflict, match="log in again"):
+        session.regenerate()
+    assert session.ended is None
+
+
+def test_somebody_else_who_regenerates_and_goes_takes_nothing_along(clock: Clock) -> None:
+    """Until the response, nothing is dropped that the user from before still needs."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.update(user="alice", cart=1))
+
+    def handler(session: Session) -> None:
+        session[KEY] = "bob"
+        session.regenerate()
+        session[KEY] = "alice"
+
+    browser.do(handler)
+    assert browser.do(dict) == {KEY: "alice", "cart": 1}
+
+
+def test_without_an_identity_key_somebody_else_sees_nothing_at_once(clock: Clock) -> None:
+    """The call says that it is another user: what the application reads after it is not the other's."""
+    browser = logged_in(clock)
+    assert browser.do(lambda session: session.regenerate(tags=["user:bob"]) or session.copy()) == {}
+
+
+def test_to_forget_nobody_logs_nobody_out(clock: Clock) -> None:
+    """``ended`` says what it said."""
+    browser = open_browser(clock)
+    assert browser.do(lambda session: (session.forget(), session.ended)) == (None, Ended.NEVER)
+
+
+def test_what_is_known_to_be_dead_is_not_asked_about(clock: Clock) -> None:
+    """``check()`` says so again, also while nobody can be asked, and if the clock is set."""
+    store = Fragile(memory(clock))
+    browser = open_browser(clock, revocations=store, outage="closed")
+    browser.do(login("alice"))
+    session = Steps(browser).look().session
+    clock.step(-61)
+    assert not session.check()
+    assert session.ended is Ended.FUTURE
+    clock.step(61)
+    store.is_down = True
+    assert not session.check()
+
+
+def test_a_login_and_an_epoch_of_one_response_tell_the_slot(clock: Clock) -> None:
+    """Each saved: what the login has said of its pair is sent with the epoch."""
+    browser = open_browser(clock)
+
+    def handler(session: Session) -> None:
+        login("alice")(session)
+        session.save()
+        session.regenerate()
+        session.save()
+
+    browser.do(handler)
+    assert set(browser.cookies) == {"__Host-session-1b", "__Host-session-slot"}
+    assert browser.cookies["__Host-session-slot"] == "1"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_tag_of_the_identity_is_one_of_32(clock: Clock, order: int) -> None:
+    """The limit counts it, at the call or when the response starts, and nothing has happened."""
+    browser = open_browser(clock, identity_key=KEY)
+    for count, fits in ((31, True), (32, False)):
+        tags = [f"role:{at}" for at in range(count)]
+        asks: list[Handler] = [lambda s, tags=tags: s.regenerate(tags=tags), put(KEY, "alice")]  # type: ignore[misc]
+
+        def handler(session: Session, asks: list[Handler] = asks) -> None:
+            for ask in asks[::order]:
+                ask(session)
+
+        if fits:
+            browser.do(handler)
+            assert browser.do(lambda session: len(session.tags)) == 32
+            browser.do(lambda session: session.invalidate())
+        else:
+            with pytest.raises(ValueError, match="at most 32"):
+                browser.call(handler)
+    assert browser.do(who) is None
+
+
+@pytest.mark.parametrize("begin", [put("cart", 1), login("alice")], ids=["a visitor", "a login"])
+@pytest.mark.parametrize("is_back", [False, True])
+def test_what_began_in_an_outage_says_so(clock: Clock, begin: Handler, is_back: bool) -> None:
+    """It has passed nothing; of a login, the moment of its call counts, though the store is back at the response."""
+    store = Fragile(memory(clock))
+    browser = open_browser(clock, revocations=store)
+    clock.advance(100)
+    store.is_down = True
+    request = Steps(browser)
+    request.do(begin)
+    store.is_down = not (is_back and request.session.ended is None)
+    browser.receive(request.answer())
+    ((_, found),) = filter_of(browser).sessions._site.open_header(browser.header()).sessions
+    assert found.record.flags & UNASKED
+    assert set(found.record.passed) == {0}

@@ -21,6 +21,7 @@ from .browser import (
     Browser,
     Clock,
     Lagging,
+    Steps,
     another,
     call,
     dispatch,
@@ -536,3 +537,16 @@ def test_a_nested_change_after_the_response_was_decided(clock: Clock) -> None:
     browser.receive(browser.call(untouched))
     filter_of(browser)._application = dispatch
     assert browser.do(get("numbers")) == [1]
+
+
+@pytest.mark.parametrize("handler", [untouched, who])
+def test_a_stream_lives_by_the_lease_that_its_response_carried(clock: Clock, handler: Any) -> None:
+    """``check()`` in the body of a response that was rolled counts from the roll."""
+    request = Steps(logged_in(clock))
+    clock.advance(3590)
+    request.do(handler)
+    assert request.answer().set_cookies
+    clock.advance(3590)
+    assert request.session.check() is (handler is not untouched), "who first looks now goes by what was presented"
+    clock.advance(20)
+    assert not request.session.check()
