@@ -13,7 +13,7 @@ from wsgi_rollsession.revocation.fence import tag_key
 from wsgi_rollsession.seal import seal_session
 from wsgi_rollsession.token import MOST_WRITES, NEVER, Record, pack
 
-from .browser import KEY, START, Browser, Clock, call, get, login, put, with_error_page, wrap
+from .browser import KEY, START, Browser, Clock, call, get, login, open_browser, put, with_error_page, wrap
 
 LIMIT = 4096
 error_page = with_error_page(SessionTooLarge, "500 Internal Server Error")
@@ -277,3 +277,17 @@ def test_the_last_write_of_an_anonymous_session(clock: Clock) -> None:
     with pytest.raises(SessionConflict):
         browser.call(lambda s: (s.update(a=1), s.save()))
     assert browser.call(put("a", 1)).set_cookies == []
+
+
+def test_a_cookie_of_just_what_browsers_accept(clock: Clock) -> None:
+    """The length of a cookie goes in steps of 64; with a name that makes it 4096 bytes, it is kept."""
+    for length in range(1, 65):
+        browser = open_browser(clock, cookie_name="n" * length)
+        (smallest,) = browser.call(put("a", "")).set_cookies
+        missing = 4096 - len(smallest)
+        if missing % 64 == 0:
+            break
+    (cookie,) = browser.receive(browser.call(put("a", "x" * (missing // 64 * 48)))).set_cookies
+    assert len(cookie) == 4096
+    with pytest.raises(SessionTooLarge, match="4160 bytes"):
+        browser.call(put("a", "x" * (missing // 64 * 48 + 48)))

@@ -849,6 +849,13 @@ def test_revoke_session_of_what_is_no_id(clock: Clock, session_id: str) -> None:
         wrap(clock).revoke_session(session_id)
 
 
+@pytest.mark.parametrize("session_id", [None, 1, b"0" * 32, ["0" * 32]])
+def test_revoke_session_of_what_is_no_text(clock: Clock, session_id: Any) -> None:
+    """Bytes, or a session that was forgotten to be asked for its id, are refused as what is no id."""
+    with pytest.raises(ValueError, match="32 hexadecimal digits"):
+        wrap(clock).revoke_session(session_id)
+
+
 def test_revoke_nothing(clock: Clock) -> None:
     """Revoking no tag at all is a mistake of the caller, and not a success."""
     with pytest.raises(TypeError, match="tag"):

@@ -11,7 +11,7 @@ import pytest
 
 from wsgi_rollsession import Session, SessionCommitted, generate_key
 from wsgi_rollsession.keys import KeyRing
-from wsgi_rollsession.middleware import SESSION
+from wsgi_rollsession.middleware import ROLL, SESSION
 from wsgi_rollsession.revocation.fence import ENDED, session_key
 from wsgi_rollsession.seal import seal_lease
 from wsgi_rollsession.token import Lease
@@ -547,6 +547,30 @@ def test_a_stream_lives_by_the_lease_that_its_response_carried(clock: Clock, han
     request.do(handler)
     assert request.answer().set_cookies
     clock.advance(3590)
-    assert request.session.check() is (handler is not untouched), "who first looks now goes by what was presented"
+    assert request.session.check()
     clock.advance(20)
     assert not request.session.check()
+
+
+def test_a_visitors_write_that_must_not_roll_extends_nothing(clock: Clock) -> None:
+    """What is nobody's is held to it as well."""
+    browser = open_browser(clock)
+    browser.do(put("a", 1))
+    before = browser.do(lambda session: session.expires)
+    clock.advance(600)
+    browser.do(put("a", 2), **{ROLL: False})
+    assert browser.do(lambda session: (session["a"], session.expires), **{ROLL: False}) == (2, before)
+
+
+@pytest.mark.parametrize("handler", [put("a", 1), lambda session: session.update(a=1) or session.save()])
+def test_a_write_is_as_short_as_the_timeout_it_was_made_under(clock: Clock, handler: Any) -> None:
+    """A configuration that was shorter for a while: what was written under it does not live longer afterwards."""
+    browser = logged_in(clock, idle_timeout="2h")
+    long = browser.application
+    browser.application = another(browser, idle_timeout="10m")
+    browser.do(handler)
+    browser.application = long
+    clock.advance(599)
+    assert browser.do(who, **{ROLL: False}) == "alice"
+    clock.advance(1)
+    assert browser.do(who) is None

@@ -522,6 +522,25 @@ def test_a_pass_that_only_read_leaves_nothing() -> None:
     assert scene.browser.do(get("visits")) is None
 
 
+def test_what_a_pass_rolled_and_the_next_wrote_is_in_no_cache() -> None:
+    """A lease of one pass, and the session of the next: the response is that of a session."""
+    scene = Scene("alice")
+    answer = rerun(scene, who, put("x", 1), commits=True)
+    assert list(answer.sent()) == ["__Host-session-1-lease", "__Host-session-1"]
+    assert answer.header("Cache-Control") == "no-store"
+
+
+def test_an_environ_of_other_sessions_is_another_request() -> None:
+    """What another ``Sessions`` has begun and done in an environ is not sent here."""
+    scene, other = Scene("alice"), Scene("alice")
+    environ: dict[str, Any] = {"HTTP_COOKIE": scene.browser.header()}
+    put("x", 1)(session := scene.application.sessions.begin(environ))
+    session.save()
+    begun = other.application.sessions.begin(environ)
+    headers = other.application.sessions.commit(begun, "200 OK", [])
+    assert not any(value.startswith("__Host-session-1=") for _, value in headers), "only rolled, by its own clock"
+
+
 @pytest.mark.parametrize("first", ["a saved write", "a saved switch", "log out others"])
 @pytest.mark.parametrize("passes", [1, 2])
 @pytest.mark.parametrize("other", [None, "", "a=b", "another visitor's"])
