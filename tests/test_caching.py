@@ -420,7 +420,8 @@ def test_what_is_more_than_a_lease_makes_its_response_unstorable(headers: Header
 def test_no_lease_on_what_a_cache_puts_on_a_stored_response(handler: Callable[[Session], Any]) -> None:
     """A 304 carries none: a cache puts its headers on the response that it has stored (RFC 9111, 4.3.4)."""
     clock = Clock()
-    for status, sent in (("304 Not Modified", []), ("200 OK", ["__Host-session-1-lease"])):
+    none, lease = [], ["__Host-session-1-lease"]
+    for status, sent in (("304 Not Modified", none), ("304 NOT MODIFIED", none), ("304 ", none), ("200 OK", lease)):
 
         def application(
             environ: dict[str, Any], start_response: Callable[..., Any], status: str = status
