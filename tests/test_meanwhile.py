@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from wsgi_rollsession import Ended, Session, SessionConflict, StoreUnavailable
+from wsgi_rollsession.middleware import ROLL
 from wsgi_rollsession.token import UNASKED
 
 from .browser import (
@@ -14,7 +15,9 @@ from .browser import (
     Clock,
     Fragile,
     Handler,
+    Lagging,
     Steps,
+    another,
     call,
     filter_of,
     get,
@@ -349,3 +352,59 @@ def test_a_response_that_was_interrupted_is_not_sent_later(clock: Clock, act: Ha
         request.answer()
     assert request.answer().set_cookies == []
     assert browser.do(dict) == {KEY: "alice"}
+
+
+@pytest.mark.parametrize("outage", ["degrade", "closed", "open"])
+def test_the_call_of_regenerate_over_somebody_says_that_nobody_can_be_asked(clock: Clock, outage: str) -> None:
+    """It raises there, and has asked for nothing."""
+    browser, store = opened(clock, outage=outage)
+    browser.do(login("alice"))
+    session = Steps(browser).look().session
+    store.is_down = True
+    with pytest.raises(StoreUnavailable):
+        session.regenerate()
+    assert not session.changed
+
+
+def test_check_asks_the_store_itself(clock: Clock) -> None:
+    """What this process has not heard of yet counts."""
+    browser = open_browser(clock, revocations=Lagging(clock))
+    browser.do(login("alice"))
+    session = Steps(browser).look().session
+    browser.call(logout)
+    assert not session.check()
+
+
+def test_what_was_saved_and_has_died_since_is_dropped_without_an_error(clock: Clock) -> None:
+    """As a write that was not saved: the response goes out, and the log says so."""
+    browser = open_browser(clock)
+    browser.do(login("alice"))
+    request = Steps(browser)
+    request.session["x"] = 1
+    request.session.save()
+    browser.call(logout)
+    answer = request.answer()
+    assert request.error is None
+    assert answer.set_cookies == []
+
+
+def test_a_write_in_an_outage_is_as_short_as_the_lease_was(clock: Clock) -> None:
+    """A configuration that was shorter when it was rolled last: what extends nothing keeps that."""
+    browser, store = opened(clock)
+    browser.do(login("alice"))
+    long = browser.application
+    browser.application = another(browser, idle_timeout="10m")
+    clock.advance(100)
+    browser.do(who)
+    browser.application = long
+    clock.advance(100)
+    store.is_down = True
+    browser.do(put("x", 1))
+    store.is_down = False
+    assert "__Host-session-1-lease" in browser.cookies
+    del browser.jar["__Host-session-1-lease"]
+    clock.advance(499)
+    asked = {ROLL: False}
+    assert browser.do(who, **asked) == "alice"
+    clock.advance(1)
+    assert browser.do(who) is None
