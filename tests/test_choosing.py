@@ -249,6 +249,17 @@ def test_an_answer_that_nobody_gave_ends_no_other_session(clock: Clock, handler:
     assert fence_of(browser, alice) == 0
 
 
+@pytest.mark.parametrize("handler", [who, untouched, put("a", 1)])
+def test_closed_answers_where_several_logins_cannot_be_asked_about(clock: Clock, handler: Any) -> None:
+    """Which of them is the session is a question to the store, too: the 503 goes out without its answer."""
+    store = Fragile(memory(clock))
+    browser = raced(clock, [login("alice"), login("bob")], revocations=store, outage="closed")
+    clock.advance(100)
+    store.is_down = True
+    answer = browser.call(handler)
+    assert (answer.status, answer.set_cookies) == ("503 Service Unavailable", [])
+
+
 def test_other_logins_are_ended_once(clock: Clock) -> None:
     """Several writes of one request raise one fence for what lies beside its session."""
     store = Fragile(memory(clock))
