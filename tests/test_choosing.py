@@ -13,6 +13,7 @@ from wsgi_rollsession.revocation.fence import ENDED, session_key
 from .browser import (
     Browser,
     Clock,
+    Fragile,
     Lagging,
     call,
     filter_of,
@@ -20,6 +21,7 @@ from .browser import (
     logged_in,
     login,
     logout,
+    memory,
     open_browser,
     presenting,
     put,
@@ -231,6 +233,46 @@ def test_a_roll_that_is_refused_ends_no_other_session(clock: Clock) -> None:
     assert fence_of(browser, alice) == 0, "a session that is dead has ended the other"
     store_of(browser).lookup = store_of(browser).lookup_now  # type: ignore[method-assign]
     assert browser.do(who) == "alice"
+
+
+@pytest.mark.parametrize("handler", [who, untouched, put("a", 1)])
+def test_an_answer_that_nobody_gave_ends_no_other_session(clock: Clock, handler: Any) -> None:
+    """``outage="open"`` issues unasked; but only the store's own yes says that the other login is the older one."""
+    store = Fragile(memory(clock))
+    browser = raced(clock, [login("alice"), login("bob")], revocations=store, outage="open")
+    alice, bob = pairs_of(browser)
+    clock.advance(100)
+    store.fails_at = len(store.asked)  # and answers again afterwards
+    sent = browser.receive(browser.call(handler)).sent()
+    assert list(sent) == [bob.partition("=")[0] + ("" if handler not in (who, untouched) else "-lease")]
+    assert "fence" not in store.asked
+    assert fence_of(browser, alice) == 0
+
+
+@pytest.mark.parametrize("handler", [who, untouched, put("a", 1)])
+def test_closed_answers_where_several_logins_cannot_be_asked_about(clock: Clock, handler: Any) -> None:
+    """Which of them is the session is a question to the store, too: the 503 goes out without its answer."""
+    store = Fragile(memory(clock))
+    browser = raced(clock, [login("alice"), login("bob")], revocations=store, outage="closed")
+    clock.advance(100)
+    store.is_down = True
+    answer = browser.call(handler)
+    assert (answer.status, answer.set_cookies) == ("503 Service Unavailable", [])
+
+
+def test_other_logins_are_ended_once(clock: Clock) -> None:
+    """Several writes of one request raise one fence for what lies beside its session."""
+    store = Fragile(memory(clock))
+    browser = raced(clock, [login("alice"), login("bob")], revocations=store)
+
+    def handler(session: Session) -> None:
+        for at in range(3):
+            session["at"] = at
+            session.save()
+
+    browser.do(handler)
+    assert store.asked.count("fence") == 1
+    assert browser.do(who) == "bob"
 
 
 @pytest.mark.parametrize(

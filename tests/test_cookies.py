@@ -168,6 +168,13 @@ def lease(renewed: int) -> str:
         (f"{SESSION}-lease={lease(8)}; {OTHER}-lease={lease(7)}", 7),
         (f"{SESSION}-lease={lease(8)}; {OTHER}=x", None),
         (f"{SESSION}-lease={lease(8)}; __Host-session-slot=1", None),
+        # Of another filter, or of nobody
+        (f"{SESSION}-lease={lease(8)}; __Host-session2-lease={lease(7)}", None),
+        (f"{SESSION}-lease={lease(8)}; x{SESSION}-lease={lease(7)}", None),
+        (f"{SESSION}-lease={lease(8)}; x={SESSION}-lease={lease(7)}", None),
+        (f"{SESSION}-lease={lease(8)}; {SESSION}-lease-lease={lease(7)}", None),
+        (f"a=b;{SESSION}-lease={lease(8)}", 8),
+        (f"a=b;\t{SESSION}-lease={lease(8)}", 8),
     ],
 )
 def test_the_last_lease(header: str, renewed: int | None) -> None:

@@ -53,6 +53,15 @@ def test_what_changes_nothing(document: Document, look: Callable[[Document], obj
     assert document.dump() is RAW
 
 
+@pytest.mark.parametrize("raw", [b'{"n": 1}', b'{"n":1.50}', b'{"n":"\\u00e9"}', b'{"n":1,"n":2}'])
+def test_what_another_program_sealed_is_not_written_by_a_read(raw: bytes) -> None:
+    """Data whose JSON is not spelt as here are the very bytes until something is assigned."""
+    document = Document(raw)
+    document.get("n")
+    document.copy()
+    assert document.dump() is raw
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

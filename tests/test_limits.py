@@ -271,3 +271,17 @@ def test_the_last_write_of_an_anonymous_session(clock: Clock) -> None:
     with pytest.raises(SessionConflict):
         browser.call(lambda s: (s.update(a=1), s.save()))
     assert browser.call(put("a", 1)).set_cookies == []
+
+
+def test_a_cookie_of_just_what_browsers_accept(clock: Clock) -> None:
+    """The length of a cookie goes in steps of 64; with a name that makes it 4096 bytes, it is kept."""
+    for length in range(1, 65):
+        browser = open_browser(clock, cookie_name="n" * length)
+        (smallest,) = browser.call(put("a", "")).set_cookies
+        missing = 4096 - len(smallest)
+        if missing % 64 == 0:
+            break
+    (cookie,) = browser.receive(browser.call(put("a", "x" * (missing // 64 * 48)))).set_cookies
+    assert len(cookie) == 4096
+    with pytest.raises(SessionTooLarge, match="4160 bytes"):
+        browser.call(put("a", "x" * (missing // 64 * 48 + 48)))

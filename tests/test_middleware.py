@@ -594,6 +594,30 @@ def test_two_applications_beside_each_other(clock: Clock) -> None:
     assert len(browser.cookies) == 2
 
 
+@pytest.mark.parametrize("options", [{}, {"insecure_http": True}], ids=["", "plain http"])
+@pytest.mark.parametrize("other", ["session2", "session.b", "mysession", "my.session"])
+@pytest.mark.parametrize("later", ["ours", "the other's"])
+def test_the_lease_of_an_application_beside_it_delays_no_roll(
+    clock: Clock, other: str, later: str, options: dict[str, Any]
+) -> None:
+    """Whoever is active in two applications of one host, whose names contain each other, stays in both."""
+    ours, others = (wrap(clock, cookie_name=name, **options) for name in ("session", other))
+    browser = Browser(ours, clock)
+    for application in (ours, others) if later == "the other's" else (others, ours):
+        browser.application = application
+        browser.do(login("alice"))
+        clock.advance(61)
+        browser.do(untouched)  # its lease is last in the jar
+    for _ in range(130):
+        for application in (others, ours):
+            clock.advance(30)
+            browser.application = application
+            browser.do(untouched)
+    for application in (ours, others):
+        browser.application = application
+        assert browser.do(who) == "alice"
+
+
 def test_memory_is_refused_under_several_processes(clock: Clock) -> None:
     """The store of one process is refused as soon as a server says that it runs several."""
     with pytest.raises(ConfigurationError, match=r"^revocations: requires a store that all processes share"):
@@ -825,6 +849,13 @@ def test_revoke_session(clock: Clock) -> None:
 @pytest.mark.parametrize("session_id", ["", "xyz", "ab", "0" * 31, "0" * 33, "0" * 64, " " + "0" * 31, "é" * 32])
 def test_revoke_session_of_what_is_no_id(clock: Clock, session_id: str) -> None:
     """An id that no session can have is refused, rather than fenced in vain."""
+    with pytest.raises(ValueError, match="32 hexadecimal digits"):
+        wrap(clock).revoke_session(session_id)
+
+
+@pytest.mark.parametrize("session_id", [None, 1, b"0" * 32, ["0" * 32]])
+def test_revoke_session_of_what_is_no_text(clock: Clock, session_id: Any) -> None:
+    """Bytes, or a session that was forgotten to be asked for its id, are refused as what is no id."""
     with pytest.raises(ValueError, match="32 hexadecimal digits"):
         wrap(clock).revoke_session(session_id)
 

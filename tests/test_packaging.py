@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import distribution, entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -96,3 +98,33 @@ def test_importing_the_package_does_not_import_the_stores_or_the_demo():
     program = "import sys, wsgi_rollsession; print({'redis', 'sqlite3', 'gunicorn', 'flask'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
     assert printed.stdout.strip() == "set()"
+
+
+def attributes(module: Path) -> Iterator[tuple[str, str]]:
+    """What is taken from other objects in a module: whose, and what."""
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute):
+            yield ast.unparse(node.value), node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((str(node.module), each.name) for each in node.names)
+
+
+#: Adapters to frameworks aside.
+CORE = ["arrival", "document", "exchange", "logins", "middleware", "policy", "presented", "response", "session"]
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_takes_no_private_name_of_another_module(name):
+    """What a module of the core uses of others is public; of its own class, another object's may be private."""
+    own = {"self", "cls", *({"other"} if name == "document" else {"session"} if name == "session" else ())}
+    named_tuples = {"_replace"}
+    module = ROOT / "wsgi_rollsession" / f"{name}.py"
+    private = {(whose, what) for whose, what in attributes(module) if what.startswith("_") and not what.endswith("__")}
+    assert not {what for whose, what in private if whose not in own and what not in named_tuples}
+
+
+def test_the_filter_alone_knows_wsgi():
+    """Outside of the filter, and of Beaker's, nobody starts a response; and what decides knows no environ."""
+    texts = {module.stem: module.read_text("utf-8") for module in (ROOT / "wsgi_rollsession").glob("*.py")}
+    assert {name for name, text in texts.items() if "start_response" in text} == {"middleware", "beaker"}
+    assert {name for name in CORE if "environ" in texts[name]} == {"middleware"}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from wsgi_rollsession import generate_key, presented
+from wsgi_rollsession.cookies import Cookies, Found
 from wsgi_rollsession.keys import KeyRing
 from wsgi_rollsession.policy import OVER, Ended
 from wsgi_rollsession.presented import LONGEST_REMEMBERED, MOST_TRIALS, Opened, Opening, Presented, Site, rank
@@ -176,6 +177,54 @@ def test_what_is_remembered(site: Site, opens: list[str], header: Callable[[], s
     first: Opening = site.open_header(text)
     assert site.open_header(text) == first
     assert len(opens) == often
+
+
+@pytest.mark.parametrize(
+    ("header", "remembered"),
+    [
+        (lambda: cookie(), True),
+        (lambda: f"{cookie()}; {lease(T + 5)}", True),
+        (lambda: f"{cookie()}; __Host-session-2=junk", False),
+        (lambda: f"{cookie()}; {LOGIN}-lease=junk", False),
+        (lambda: f"{lease(T)}; __Host-session-slot=1", False),
+        (lambda: "__Host-session-slot=1", False),
+        (lambda: f"{cookie()}; x={'x' * LONGEST_REMEMBERED}", False),
+    ],
+)
+def test_which_headers_are_remembered(
+    site: Site, monkeypatch: pytest.MonkeyPatch, header: Callable[[], str], remembered: bool
+) -> None:
+    """A header is taken apart once if it opens as a whole; what anybody can make up displaces nothing."""
+    parsed, original = [], Cookies.parse
+
+    def parse(self: Cookies, text: str) -> Found:
+        parsed.append(text)
+        return original(self, text)
+
+    monkeypatch.setattr(Cookies, "parse", parse)
+    text = header()
+    for _ in range(3):
+        site.open_header(text)
+    assert len(parsed) == (1 if remembered else 3)
+
+
+@pytest.mark.parametrize(("length", "parsed"), [(LONGEST_REMEMBERED, 1), (LONGEST_REMEMBERED + 1, 2)])
+def test_no_long_header_is_remembered_for_its_last_lease(
+    monkeypatch: pytest.MonkeyPatch, length: int, parsed: int
+) -> None:
+    """What is kept in memory for each header is bounded."""
+    taken_apart, original = [], Cookies.last_lease
+
+    def last_lease(self: Cookies, header: str) -> Lease | None:
+        taken_apart.append(header)
+        return original(self, header)
+
+    monkeypatch.setattr(Cookies, "last_lease", last_lease)
+    site, text = site_of(), lease(T).rjust(length)
+    for _ in range(2):
+        found = site.last_lease(text)
+        assert found is not None and found.renewed == T
+    assert len(taken_apart) == parsed
 
 
 def test_a_roll_does_not_decrypt_the_session_again(site: Site, opens: list[str]) -> None:

@@ -263,6 +263,22 @@ def test_login_and_everybody_else_out(clock: Clock) -> None:
     assert (browser.do(who), other.do(who)) == ("alice", None)
 
 
+def test_revoke_others_keeps_what_was_changed_before_it(clock: Clock) -> None:
+    """What was stored goes into the new epoch, is done with it, and counts as saved."""
+    browser = logged_in(clock)
+
+    def handler(session: Session) -> Any:
+        session["x"] = 1
+        session.revoke_others("user:alice")
+        done = session.changed, session.version
+        session["x"] = 2
+        session.revert()
+        return done, session["x"], session.version
+
+    assert browser.do(handler) == ((False, 1 << 16 | 1), 1, 1 << 16 | 1)
+    assert browser.do(lambda session: (session["x"], session.version)) == (1, 1 << 16 | 1)
+
+
 def test_revoke_others_of_a_tag_that_is_not_mine(clock: Clock) -> None:
     """A tag that the session does not have is refused, whoever has it, and nothing has changed."""
     browser, other = logged_in(clock), open_browser(clock)

@@ -13,6 +13,7 @@ import pytest
 
 from wsgi_rollsession import Ended, Session, SessionConflict, SessionTooLarge
 from wsgi_rollsession.seal import Unsealable, open_lease
+from wsgi_rollsession.token import UNASKED
 
 from .browser import (
     Browser,
@@ -22,6 +23,7 @@ from .browser import (
     Steps,
     another,
     call,
+    filter_of,
     get,
     logged_in,
     login,
@@ -84,8 +86,9 @@ def about(session: Session) -> Any:
         lambda session: session.clear() or session.update(user="alice"),
         lambda session: session.update(user=None, message="bye"),
         lambda session: session.update(user=None, message="bye") or session.regenerate(),
+        lambda session: session.update(user=None, message="bye") or session.regenerate(tags=["device:1"]),
     ],
-    ids=["in", "regenerate, in", "in, regenerate", "clear, in", "out", "out, regenerate"],
+    ids=["in", "regenerate, in", "in, regenerate", "clear, in", "out", "out, regenerate", "out, with tags"],
 )
 def test_what_a_session_says_before_its_response(clock: Clock, before: Handler | None, handler: Handler) -> None:
     """``id``, ``tags`` and ``ended`` are those of the session that the response carries, whoever logs in or out."""
@@ -123,6 +126,21 @@ def test_a_logout_of_nobody_that_regenerates_logs_nobody_in(
 
     assert browser.do(log_out) is Ended.NEVER
     assert browser.do(lambda session: (session.ended, session.authenticated_at)) == (Ended.NEVER, None)
+
+
+@pytest.mark.parametrize("before", [None, put("cart", 1)], ids=["nobody", "a visitor"])
+def test_a_logout_of_nobody_that_was_saved_is_done(clock: Clock, before: Handler | None) -> None:
+    """The response has nothing more to do, and who regenerates afterwards logs in."""
+    browser = open_browser(clock, identity_key=KEY)
+    if before is not None:
+        browser.do(before)
+    session = Steps(browser).session
+    session.pop(KEY, None)
+    assert session.changed
+    session.save()
+    assert not session.changed
+    session.regenerate()
+    assert session.ended is None
 
 
 @pytest.mark.parametrize("tags", [None, ["user:alice"]])
@@ -176,7 +194,7 @@ def test_who_was_there_before_the_identity_key_can_log_in(clock: Clock) -> None:
     browser.application = another(browser, identity_key=KEY)
     thief = browser.copied()
     browser.do(put("x", 1))
-    assert browser.do(lambda session: session.ended) is Ended.NEVER
+    assert browser.do(lambda session: (session.ended, len(session.tags))) == (Ended.NEVER, 0)
     browser.do(put(KEY, 42))
     assert thief.do(who) is None
     found = browser.do(lambda session: (session.copy(), session.ended, "user:42" in session.tags))
@@ -237,6 +255,29 @@ def test_a_503_carries_nothing_of_what_the_application_did_not_finish(clock: Clo
     assert browser.receive(browser.call(handler)).status.startswith("503")
     assert browser.cookies.keys() == before.keys()
     assert browser.do(lambda session: session.copy()) == {KEY: "alice", "saved": 1}
+
+
+@pytest.mark.parametrize(
+    ("saved", "pair"),
+    [(lambda session: session.regenerate(), "1"), (put(KEY, "bob"), "2"), (lambda session: session.pop(KEY), "2")],
+    ids=["an epoch", "another login", "a logout with a cart left"],
+)
+def test_a_503_deletes_what_was_ended_where_what_was_saved_cannot_be_sent(
+    clock: Clock, saved: Handler, pair: str
+) -> None:
+    """1. ``save()`` ends what was there. 2. The store fails for the rest of the request. 3. The 503 says what ended."""
+    store = Fragile(memory(clock))
+    browser = open_browser(clock, revocations=store, outage="closed", identity_key=KEY)
+    browser.do(lambda session: session.update(user="alice", cart=[1]))
+
+    def handler(session: Session) -> None:
+        saved(session)
+        session.save()
+        store.is_down = True
+        session.check()
+
+    assert browser.receive(browser.call(handler)).status.startswith("503")
+    assert browser.cookies == {"__Host-session-slot": pair}
 
 
 @pytest.mark.parametrize("last", ["clear", "invalidate", "forget"])
@@ -389,3 +430,258 @@ def test_a_switch_that_does_not_fit_loses_nothing() -> None:
 
     browser.do(handler)
     assert browser.do(lambda s: s.copy()) == {"user": "alice", "cart": 1}
+
+
+@pytest.mark.parametrize("value", [{"id": 1}, [42], True, 1.5], ids=str)
+def test_who_was_stored_before_there_was_an_identity_key_can_regenerate(clock: Clock, value: Any) -> None:
+    """The same login in another epoch, whatever its identity was stored as."""
+    browser = open_browser(clock)
+    browser.do(lambda session: session.regenerate(tags=["user:1"]))
+    browser.do(put(KEY, value))
+    before = browser.do(lambda session: session.id)
+    browser.application = another(browser, identity_key=KEY)
+    browser.do(lambda session: session.regenerate())
+    assert browser.do(lambda session: (session.id, session[KEY])) == (before, value)
+
+
+@pytest.mark.parametrize("why", [Ended.NEVER, Ended.IDLE, Ended.REVOKED])
+def test_whoever_clears_the_session_of_nobody_is_told_why_there_is_none(clock: Clock, why: Ended) -> None:
+    """Nobody was logged out by it."""
+    browser = open_browser(clock, identity_key=KEY)
+    if why is not Ended.NEVER:
+        browser.do(put(KEY, "alice"))
+    if why is Ended.IDLE:
+        clock.advance(3600)
+    elif why is Ended.REVOKED:
+        browser.application.revoke("user:alice")  # type: ignore[attr-defined]
+    assert browser.do(lambda session: (session.clear(), session.ended)) == (None, why)
+
+
+def test_a_login_without_an_identity_is_logged_out_with_its_cart_left(clock: Clock) -> None:
+    """Whoever logged in by tags alone is somebody: to take the identity out, which is not there, is their logout."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.regenerate(tags=["user:alice"]) or session.update(cart=1))
+    thief = browser.copied()
+    browser.do(lambda session: session.pop(KEY, None))
+    assert thief.do(dict) == {}
+    assert browser.do(lambda session: (session.copy(), session.ended)) == ({"cart": 1}, Ended.NEVER)
+
+
+def test_other_tags_of_the_same_identity_are_the_same_user(clock: Clock) -> None:
+    """With an identity key it says who is who: another device, or role, loses no data."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.regenerate(tags=["device:1"]) or session.update(user="alice", cart=1))
+    before = browser.do(lambda session: session.id)
+    browser.do(lambda session: session.regenerate(tags=["device:2"]))
+    found = browser.do(
+        lambda session: (session.id, session["cart"], "device:1" in session.tags, "user:alice" in session.tags)
+    )
+    assert found == (before, 1, False, True)
+
+
+def test_a_login_without_an_identity_that_has_died_is_followed_by_nobody(clock: Clock) -> None:
+    """Somebody was logged in: whoever is stored then, even if the tags name the same user, meets a conflict."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.regenerate(tags=["user:bob"]))
+    request = Steps(browser).look()
+    browser.call(lambda session: session.invalidate())
+    assert not request.session.check()
+    request.do(put(KEY, "bob"))
+    browser.receive(request.answer())
+    assert isinstance(request.error, SessionConflict)
+    assert browser.do(who) is None
+
+
+def test_a_login_without_tags_and_identity_becomes_whoever_is_stored(clock: Clock) -> None:
+    """Nothing says that it was somebody else's."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.regenerate() or session.update(cart=1))
+    browser.do(put(KEY, "alice"))
+    assert browser.do(dict) == {"cart": 1, KEY: "alice"}
+
+
+@pytest.mark.parametrize("before", [None, put("cart", 1), login("alice")], ids=["nobody", "a visitor", "alice"])
+def test_without_an_identity_key_clear_and_regenerate_is_a_login(clock: Clock, before: Handler | None) -> None:
+    """Nothing else could say that it is one."""
+    browser = open_browser(clock)
+    if before is not None:
+        browser.do(before)
+    browser.do(lambda session: session.clear() or session.regenerate())
+    assert browser.do(lambda session: (session.ended, session.copy())) == (None, {})
+
+
+@pytest.mark.parametrize("tags", [None, ["user:alice"]])
+def test_regenerate_and_clear_is_a_logout(clock: Clock, tags: list[str] | None) -> None:
+    """What was asked for before ``clear()`` is cleared with the rest."""
+    browser = logged_in(clock)
+    browser.do(lambda session: session.regenerate(tags=tags, persistent=False) or session.clear())
+    assert browser.do(lambda session: (session.ended, session.copy())) == (Ended.NEVER, {})
+
+
+def test_who_clears_what_has_died_can_log_in(clock: Clock) -> None:
+    """There is nothing left that could live on."""
+    browser = logged_in(clock)
+    request = Steps(browser).look()
+    browser.call(lambda session: session.invalidate())
+    assert not request.session.check()
+    request.session.clear()
+    request.do(login("bob"))
+    browser.receive(request.answer())
+    assert request.error is None
+    assert browser.do(who) == "bob"
+
+
+def test_whoever_ends_a_visitors_session_logs_nobody_out(clock: Clock) -> None:
+    """``ended`` is about logins."""
+    browser = open_browser(clock)
+    browser.do(put("cart", 1))
+    assert browser.do(lambda session: (session.invalidate(), session.ended)) == (None, Ended.NEVER)
+
+
+def test_the_call_of_regenerate_says_that_time_is_over(clock: Clock) -> None:
+    """It raises there, and not only when the response starts."""
+    browser = logged_in(clock)
+    session = Steps(browser).look().session
+    clock.advance(3600)
+    with pytest.raises(SessionConflict, match="idle timeout"):
+        session.regenerate()
+    assert session.ended is Ended.IDLE
+
+
+@pytest.mark.parametrize("save", [False, True], ids=["", "saved"])
+def test_an_identity_that_changes_there_and_back_is_the_same_login(clock: Clock, save: bool) -> None:
+    """Compared is what was loaded, or last saved, with what is there by now."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.update(user="alice", cart=1))
+    before = browser.do(lambda session: session.id)
+
+    def handler(session: Session) -> None:
+        session["x"] = 1
+        if save:
+            session.save()
+        session[KEY] = "bob"
+        session[KEY] = "alice"
+
+    browser.do(handler)
+    assert browser.do(lambda session: (session.id, session.copy())) == (before, {KEY: "alice", "cart": 1, "x": 1})
+
+
+def test_every_session_of_a_request_has_an_id_of_its_own(clock: Clock) -> None:
+    """A visitor, a login, what is left of it, and another login: each saved."""
+    browser = open_browser(clock, identity_key=KEY)
+
+    def handler(session: Session) -> list[str]:
+        ids = []
+        for handle in (put("cart", 1), put(KEY, "alice"), lambda s: s.pop(KEY), put(KEY, "bob"), put(KEY, "carol")):
+            handle(session)
+            session.save()
+            ids.append(session.id)
+        return ids
+
+    ids = browser.do(handler)
+    assert len(set(ids)) == 5
+    assert browser.do(lambda session: (session.id, session[KEY])) == (ids[-1], "carol")
+
+
+def test_the_call_of_regenerate_says_that_there_is_no_epoch_left(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It raises there: the response would drop it without a word to the user."""
+    browser = logged_in(clock)
+    monkeypatch.setattr("wsgi_rollsession.token._MOST_EPOCHS", 0)
+    session = Steps(browser).session
+    with pytest.raises(SessionConflict, match="log in again"):
+        session.regenerate()
+    assert session.ended is None
+
+
+def test_somebody_else_who_regenerates_and_goes_takes_nothing_along(clock: Clock) -> None:
+    """Until the response, nothing is dropped that the user from before still needs."""
+    browser = open_browser(clock, identity_key=KEY)
+    browser.do(lambda session: session.update(user="alice", cart=1))
+
+    def handler(session: Session) -> None:
+        session[KEY] = "bob"
+        session.regenerate()
+        session[KEY] = "alice"
+
+    browser.do(handler)
+    assert browser.do(dict) == {KEY: "alice", "cart": 1}
+
+
+def test_without_an_identity_key_somebody_else_sees_nothing_at_once(clock: Clock) -> None:
+    """The call says that it is another user: what the application reads after it is not the other's."""
+    browser = logged_in(clock)
+    assert browser.do(lambda session: session.regenerate(tags=["user:bob"]) or session.copy()) == {}
+
+
+def test_to_forget_nobody_logs_nobody_out(clock: Clock) -> None:
+    """``ended`` says what it said."""
+    browser = open_browser(clock)
+    assert browser.do(lambda session: (session.forget(), session.ended)) == (None, Ended.NEVER)
+
+
+def test_what_is_known_to_be_dead_is_not_asked_about(clock: Clock) -> None:
+    """``check()`` says so again, also while nobody can be asked, and if the clock is set."""
+    store = Fragile(memory(clock))
+    browser = open_browser(clock, revocations=store, outage="closed")
+    browser.do(login("alice"))
+    session = Steps(browser).look().session
+    clock.step(-61)
+    assert not session.check()
+    assert session.ended is Ended.FUTURE
+    clock.step(61)
+    store.is_down = True
+    assert not session.check()
+
+
+def test_a_login_and_an_epoch_of_one_response_tell_the_slot(clock: Clock) -> None:
+    """Each saved: what the login has said of its pair is sent with the epoch."""
+    browser = open_browser(clock)
+
+    def handler(session: Session) -> None:
+        login("alice")(session)
+        session.save()
+        session.regenerate()
+        session.save()
+
+    browser.do(handler)
+    assert set(browser.cookies) == {"__Host-session-1b", "__Host-session-slot"}
+    assert browser.cookies["__Host-session-slot"] == "1"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_tag_of_the_identity_is_one_of_32(clock: Clock, order: int) -> None:
+    """The limit counts it, at the call or when the response starts, and nothing has happened."""
+    browser = open_browser(clock, identity_key=KEY)
+    for count, fits in ((31, True), (32, False)):
+        tags = [f"role:{at}" for at in range(count)]
+        asks: list[Handler] = [lambda s, tags=tags: s.regenerate(tags=tags), put(KEY, "alice")]  # type: ignore[misc]
+
+        def handler(session: Session, asks: list[Handler] = asks) -> None:
+            for ask in asks[::order]:
+                ask(session)
+
+        if fits:
+            browser.do(handler)
+            assert browser.do(lambda session: len(session.tags)) == 32
+            browser.do(lambda session: session.invalidate())
+        else:
+            with pytest.raises(ValueError, match="at most 32"):
+                browser.call(handler)
+    assert browser.do(who) is None
+
+
+@pytest.mark.parametrize("begin", [put("cart", 1), login("alice")], ids=["a visitor", "a login"])
+@pytest.mark.parametrize("is_back", [False, True])
+def test_what_began_in_an_outage_says_so(clock: Clock, begin: Handler, is_back: bool) -> None:
+    """It has passed nothing; of a login, the moment of its call counts, though the store is back at the response."""
+    store = Fragile(memory(clock))
+    browser = open_browser(clock, revocations=store)
+    clock.advance(100)
+    store.is_down = True
+    request = Steps(browser)
+    request.do(begin)
+    store.is_down = not (is_back and request.session.ended is None)
+    browser.receive(request.answer())
+    ((_, found),) = filter_of(browser).sessions._site.open_header(browser.header()).sessions
+    assert found.record.flags & UNASKED
+    assert set(found.record.passed) == {0}

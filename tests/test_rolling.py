@@ -11,7 +11,7 @@ import pytest
 
 from wsgi_rollsession import Session, SessionCommitted, generate_key
 from wsgi_rollsession.keys import KeyRing
-from wsgi_rollsession.middleware import SESSION
+from wsgi_rollsession.middleware import ROLL, SESSION
 from wsgi_rollsession.revocation.fence import ENDED, session_key
 from wsgi_rollsession.seal import seal_lease
 from wsgi_rollsession.token import Lease
@@ -21,6 +21,7 @@ from .browser import (
     Browser,
     Clock,
     Lagging,
+    Steps,
     another,
     call,
     dispatch,
@@ -286,6 +287,17 @@ def test_a_fresh_lease_is_a_hint(clock: Clock, place: str, idle_s: int, where: s
     assert list(answer.sent()) == ([] if stops else [f"{name}-lease"])
 
 
+@pytest.mark.parametrize(("age", "stops"), [(60, False), (59.999, True), (0, True), (-60, True), (-60.001, False)])
+def test_how_old_a_hint_may_be(clock: Clock, age: float, stops: bool) -> None:
+    """A lease at the header's end is fresh within ``renew_after``; what no process can have made by now is no hint."""
+    browser = logged_in(clock)
+    clock.advance(100)
+    clear = b"\x01" * 5 + round((clock() - age) * 1000).to_bytes(6, "big") + (3600).to_bytes(4, "big")
+    planted = f"__Host-session-2-lease={urlsafe_b64encode(clear + bytes(21)).decode()}"
+    answer = browser.call(untouched, header=f"{browser.header()}; {planted}")
+    assert bool(answer.set_cookies) is not stops
+
+
 @pytest.mark.parametrize("handler", [untouched, who])
 @pytest.mark.parametrize("idle_s", [1, 20, 100, 1000])
 def test_a_login_with_a_short_idle_timeout_is_rolled_in_time(clock: Clock, handler: Any, idle_s: int) -> None:
@@ -524,3 +536,40 @@ def test_a_nested_change_after_the_response_was_decided(clock: Clock) -> None:
     browser.receive(browser.call(untouched))
     filter_of(browser)._application = dispatch
     assert browser.do(get("numbers")) == [1]
+
+
+@pytest.mark.parametrize("handler", [untouched, who])
+def test_a_stream_lives_by_the_lease_that_its_response_carried(clock: Clock, handler: Any) -> None:
+    """``check()`` in the body of a response that was rolled counts from the roll."""
+    request = Steps(logged_in(clock))
+    clock.advance(3590)
+    request.do(handler)
+    assert request.answer().set_cookies
+    clock.advance(3590)
+    assert request.session.check()
+    clock.advance(20)
+    assert not request.session.check()
+
+
+def test_a_visitors_write_that_must_not_roll_extends_nothing(clock: Clock) -> None:
+    """What is nobody's is held to it as well."""
+    browser = open_browser(clock)
+    browser.do(put("a", 1))
+    before = browser.do(lambda session: session.expires)
+    clock.advance(600)
+    browser.do(put("a", 2), **{ROLL: False})
+    assert browser.do(lambda session: (session["a"], session.expires), **{ROLL: False}) == (2, before)
+
+
+@pytest.mark.parametrize("handler", [put("a", 1), lambda session: session.update(a=1) or session.save()])
+def test_a_write_is_as_short_as_the_timeout_it_was_made_under(clock: Clock, handler: Any) -> None:
+    """A configuration that was shorter for a while: what was written under it does not live longer afterwards."""
+    browser = logged_in(clock, idle_timeout="2h")
+    long = browser.application
+    browser.application = another(browser, idle_timeout="10m")
+    browser.do(handler)
+    browser.application = long
+    clock.advance(599)
+    assert browser.do(who, **{ROLL: False}) == "alice"
+    clock.advance(1)
+    assert browser.do(who) is None

@@ -54,6 +54,18 @@ def test_sizes() -> None:
         assert "=" not in seal_session(RING, NAME, NOW, bytes(48 * blocks))
 
 
+def test_what_no_browser_keeps_is_not_opened() -> None:
+    """A value longer than a cookie can be is refused by its length, though it is authentic."""
+    for blocks, opens in ((62, True), (63, False)):
+        value = seal_session(RING, NAME, NOW, bytes(48 * blocks))
+        if opens:
+            assert len(value) <= 4096
+            assert open_session(RING, NAME, value) == (NOW, bytes(48 * blocks))
+        else:
+            with pytest.raises(Unsealable, match="wrong length"):
+                open_session(RING, NAME, value)
+
+
 def test_nonces_are_never_repeated() -> None:
     """The same session sealed again gives another value."""
     assert len({session() for _ in range(100)}) == 100

@@ -201,6 +201,8 @@ UNFIT = [
     ({"a": {None: 1}}, "a dict with a key that is no string but NoneType"),
     ({"\udcff": 1}, "a string that is not Unicode text"),
     ((1, b""), "a bytes"),
+    (OrderedDict(a=[{1}]), "a set"),
+    (type("Names", (list,), {})([b""]), "a bytes"),
     (deep(66), "a value nested more than 64 deep"),
     (circular(), "a value nested more than 64 deep"),
 ]
@@ -230,6 +232,27 @@ def test_unfit_values_raise_before_headers(browser: Browser, value: Any, what: s
     with pytest.raises(SessionValueError, match=rf"^session\['the list'\]: JSON cannot carry {what}$"):
         browser.call(handler)
     assert contents(browser) == {"a": 1, "the list": []}
+
+
+@pytest.mark.parametrize("store", [list, tuple, type("Rows", (list,), {}), lambda rows: {"rows": rows}])
+@pytest.mark.parametrize("login", [False, True])
+def test_unfit_values_raise_where_an_assigned_value_changes(
+    clock: Clock, store: Callable[[Any], Any], login: bool
+) -> None:
+    """A value that JSON cannot carry, put inside one that this request assigned, of whatever type: also at a login."""
+    browser = Browser(wrap(clock, identity_key="user"), clock)
+    browser.do(put("user", "alice"))
+
+    def handler(session: Session) -> None:
+        inside: list[Any] = []
+        session["the rows"] = store([inside])
+        if login:
+            session["user"] = "bob"
+        inside.append({1})
+
+    with pytest.raises(SessionValueError, match=r"^session\['the rows'\]: JSON cannot carry a set$"):
+        browser.call(handler)
+    assert contents(browser) == {"user": "alice"}
 
 
 @pytest.mark.parametrize("key", [1, None, b"a", ("a",)])

@@ -21,6 +21,7 @@ from wsgi_rollsession import (
     Ended,
     RollSession,
     Session,
+    SessionCommitted,
     SessionConflict,
     Sessions,
     StoreUnavailable,
@@ -1040,3 +1041,42 @@ def test_what_is_no_tag(tag: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         Browser(application).do(lambda session: session.regenerate(tags=[tag]))
     assert Browser(application).do(lambda session: "" in session.tags) is False
+
+
+def test_since_when_before_the_response() -> None:
+    """A login that was called for begins at its call; an epoch without another authentication is of the same login."""
+    clock = Clock()
+    browser = Browser(wrap(clock), clock)
+
+    def begin(session: Session) -> Any:
+        session.regenerate(tags=["user:alice"])
+        clock.advance(10)
+        return session.created, session.authenticated_at
+
+    at = clock()
+    created, authenticated = browser.do(begin)
+    assert created == authenticated
+    assert created.timestamp() == at
+    clock.advance(100)
+    found = browser.do(lambda session: session.regenerate() or (session.created, session.authenticated_at))
+    assert found == (created, authenticated)
+    found = browser.do(lambda session: session.regenerate(tags=["user:alice"]) or session.authenticated_at)
+    assert found.timestamp() == clock()
+
+
+def test_a_tag_given_twice_is_one() -> None:
+    """It counts once against the limit, too."""
+    clock = Clock()
+    browser = Browser(wrap(clock), clock)
+    browser.do(lambda session: session.regenerate(tags=["user:alice"] * 33))
+    assert browser.do(lambda session: len(session.tags)) == 1
+
+
+def test_a_second_logout_after_the_headers_is_too_late() -> None:
+    """Though the first, which found nobody, was in time: what cannot be done is not said to be done."""
+    clock = Clock()
+    steps = Steps(Browser(wrap(clock, identity_key="user"), clock))
+    assert steps.session.pop("user", "nobody") == "nobody"
+    steps.answer()
+    with pytest.raises(SessionCommitted):
+        steps.session.pop("user", "nobody")

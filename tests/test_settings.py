@@ -18,7 +18,7 @@ import pytest
 from wsgi_rollsession import ConfigurationError, RollSession, Sessions
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.memory import MemoryRevocations
-from wsgi_rollsession.settings import DEFAULTS, Options, Settings
+from wsgi_rollsession.settings import DEFAULTS, Options, Settings, seconds
 from wsgi_rollsession.token import NEVER, UNLIMITED
 
 from .browser import KEY, Browser, dispatch, login, settings, wrap
@@ -500,3 +500,11 @@ def test_a_failing_store_logs_no_password(caplog: pytest.LogCaptureFixture, tmp_
         assert PASSWORD not in text
         assert KEY not in text
     application.close()
+
+
+def test_the_longest_duration() -> None:
+    """Ten years are one, and a second more is not."""
+    longest = 10 * 365 * 86_400
+    assert seconds("absolute_timeout", longest, smallest=1) == longest
+    with pytest.raises(ConfigurationError, match="to ten years"):
+        seconds("absolute_timeout", longest + 1, smallest=1)

@@ -513,6 +513,48 @@ def test_a_pass_that_only_read_leaves_nothing() -> None:
     assert scene.browser.do(get("visits")) is None
 
 
+def test_what_a_pass_rolled_and_the_next_wrote_is_in_no_cache() -> None:
+    """A lease of one pass, and the session of the next: the response is that of a session."""
+    scene = Scene("alice")
+    answer = rerun(scene, who, put("x", 1), commits=True)
+    assert list(answer.sent()) == ["__Host-session-1-lease", "__Host-session-1"]
+    assert answer.header("Cache-Control") == "no-store"
+
+
+def test_an_environ_of_other_sessions_is_another_request() -> None:
+    """What another ``Sessions`` has begun and done in an environ is not sent here."""
+    scene, other = Scene("alice"), Scene("alice")
+    environ: dict[str, Any] = {"HTTP_COOKIE": scene.browser.header()}
+    put("x", 1)(session := scene.application.sessions.begin(environ))
+    session.save()
+    begun = other.application.sessions.begin(environ)
+    headers = other.application.sessions.commit(begun, "200 OK", [])
+    assert not any(value.startswith("__Host-session-1=") for _, value in headers), "only rolled, by its own clock"
+
+
+@pytest.mark.parametrize("first", ["a saved write", "a saved switch", "log out others"])
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("other", [None, "", "a=b", "another visitor's"])
+def test_an_environ_with_other_cookies_is_another_request(first: str, other: str | None, passes: int) -> None:
+    """Whoever uses the dict of one browser's request for another's gives away no cookie: that is no second pass."""
+    scene = Scene("alice")
+    sessions = scene.application.sessions
+    visitor = Browser(scene.application, scene.clock)
+    visitor.do(put("cart", [2]))
+    environ: dict[str, Any] = {"HTTP_COOKIE": scene.browser.header()}
+    for _ in range(passes):
+        session = sessions.begin(environ)
+        with suppress(ValueError):  # carol has not alice's tag
+            DONE[first][0](session)
+        assert sessions.commit(session, "200 OK", [])
+    del environ["HTTP_COOKIE"]
+    if other is not None:
+        environ["HTTP_COOKIE"] = visitor.header() if other == "another visitor's" else other
+    session = sessions.begin(environ)
+    assert session.copy() == ({"cart": [2]} if other == "another visitor's" else {})
+    assert not [name for name, _ in sessions.commit(session, "200 OK", []) if name == "Set-Cookie"]
+
+
 def test_a_session_of_another_filter_is_left_alone() -> None:
     """With two filters, the inner one does nothing: the session in the environ is not its own."""
     clock = Clock(START)

@@ -8,7 +8,7 @@ import pytest
 
 from wsgi_rollsession import SessionConflict
 from wsgi_rollsession.revocation.fence import EVERYTHING
-from wsgi_rollsession.successor import Regeneration, begun, is_another_user, logged_in, renewed, written
+from wsgi_rollsession.successor import Regeneration, begun, both, is_another_user, logged_in, renewed, written
 from wsgi_rollsession.token import FAIL_OPEN, NEVER, TRANSIENT, UNASKED, UNLIMITED, Record
 
 from .browser import settings
@@ -185,3 +185,35 @@ def test_another_user(held: tuple[bytes, ...], tags: tuple[bytes, ...], another:
     """Without an identity key, a login is another user's unless one of the two sets of tags contains the other."""
     assert is_another_user(held, tags) is another
     assert is_another_user(tags, held) is another
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        *(
+            ({field: one}, {field: other}, {field: result})
+            for field, one, other, result in (
+                ("tags", (USER,), None, (USER,)),
+                ("tags", None, (), ()),
+                ("tags", (USER,), (TENANT,), (TENANT,)),
+                ("idle_s", 60, None, 60),
+                ("idle_s", None, 60, 60),
+                ("idle_s", 60, 90, 90),
+                ("absolute_s", 60, None, 60),
+                ("absolute_s", None, 60, 60),
+                ("absolute_s", 60, 90, 90),
+                ("persistent", False, None, False),
+                ("persistent", None, False, False),
+                ("persistent", True, False, False),
+                ("persistent", False, True, True),
+                ("unasked", True, False, True),
+                ("unasked", False, True, True),
+                ("at", T, T + 1, T),
+            )
+        ),
+        ({"numbers": {USER: 1}}, {"numbers": {USER: 2, NEW: 3}}, {"numbers": {USER: 1, NEW: 3}}),
+    ],
+)
+def test_both(first: dict[str, Any], second: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Of two calls the later counts where it says something; moment and numbers are those of the earlier."""
+    assert both(asked(**first), asked(**second)) == asked(**expected)

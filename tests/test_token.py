@@ -119,6 +119,7 @@ def damaged(at: int, *values: int) -> bytes:
     [
         (b"", "too short"),
         (bytes(57), "too short"),
+        (damaged(49, 2), "tags exceed"),  # and leave no room for the length
         (damaged(49, 4), "tags exceed"),
         (damaged(49, 255), "tags exceed"),
         (damaged(74, 0, 0, 0, 19), "data exceeds"),

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 Headers = list[tuple[str, str]]
 
 # One member of a list: a name, and after "=" a token or a quoted string (RFC 9110, 5.6).
 _members = re.compile(r'([^\s,=";]+)(?:\s*=\s*("(?:[^"\\]|\\.)*(?:"|$)|[^\s,;]*))?').finditer
+_remove_quoted = partial(re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)').sub, '""')
 #: Those that are older than RFC 9213, whose names all end in ``-Cache-Control``.
 _TARGETED = frozenset(("surrogate-control", "edge-control"))
 #: How long a cache may use a response without asking. The last is of Akamai's Edge-Control.
@@ -133,10 +135,13 @@ def _directives(values: Sequence[str]) -> dict[str, str]:
 
 
 def _missing(values: Sequence[str], directive: str) -> list[str]:
-    """What a field lacks of *directive*, without a condition; or of no-store, which says more."""
-    found = _directives(values)
-    missing = [] if "no-store" in found or found.get(directive) == "" else [directive]
-    if "must-understand" in found and found.get("private") != "" and missing != ["private"]:
+    """What a field lacks of *directive*, without a condition; or of no-store, which says more.
+
+    It counts only between commas: of ``no-store; max-age=0`` some caches make one directive of another name.
+    """
+    members = {each.strip().lower() for value in values for each in _remove_quoted(value).split(",")}
+    missing = [] if members & {"no-store", directive} else [directive]
+    if "must-understand" in _directives(values) and "private" not in members and missing != ["private"]:
         missing.append("private")
     return missing
 

@@ -128,11 +128,11 @@ class Cookies:
         """What the last cookie of ours says, if it is a lease; not authenticated, so only ever a hint.
 
         Browsers send what they got last at the end (RFC 6265, 5.4), so for most requests it says all that there is to
-        know, without taking the header apart.
+        know, without taking the header apart. The lease of another application, whose names contain ours, says nothing.
         """
         at = header.rfind(self.anonymous)
         equals = header.find("=", at) if at >= 0 else -1
-        if equals < 0 or not header.startswith(_LEASE, equals - len(_LEASE)):
+        if equals < 0 or not self._names.get(header[at:equals]) or not _begins(header, at):
             return None
         return unauthenticated_lease(header[equals + 1 : equals + 1 + LEASE_LENGTH])
 
@@ -194,3 +194,11 @@ class Cookies:
             )
             for form in forms
         ]  # fmt: skip
+
+
+def _begins(header: str, at: int) -> bool:
+    """Whether a cookie begins at *at*, rather than some other cookie's value containing our name."""
+    at -= 1
+    while at >= 0 and header[at] in _BLANK:
+        at -= 1
+    return at < 0 or header[at] == ";"

@@ -57,6 +57,8 @@ class Exchange:
     _carried: Collection[str] = ()  # names that a pass before has settled: the browser may have them all the same
     #: What it may move in with (``moving``).
     move: Move | None = None
+    #: The Cookie header as it came.
+    received = ""
 
     def __init__(self, site: Site, header: str, carried: Sequence[Sent] = ()) -> None:
         self.site = site

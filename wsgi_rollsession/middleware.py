@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .caching import Headers
@@ -108,10 +109,10 @@ class RollSession:
                 raise  # the StoreUnavailable that is being handled
             if session.loaded and not session.committed:
                 session.revert()  # the application did not get to its response
-            try:
-                return _unavailable(start)  # with what was done before the store failed
-            except StoreUnavailable:
-                return _unavailable(start_response)
+            for _ in range(2):  # with all that was done; then without what the store would have to confirm
+                with suppress(StoreUnavailable):
+                    return _unavailable(start)
+            return _unavailable(start_response)
 
         try:
             if session.presented:

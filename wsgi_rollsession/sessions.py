@@ -77,12 +77,15 @@ class Sessions:
         """The session of a WSGI request, which ``environ["wsgi_rollsession.session"]`` is then, too.
 
         A request whose environ has passed here before is run again: what its first pass has done, by ``save()`` or in
-        a response that was discarded, is still done, and is sent with this one.
+        a response that was discarded, is still done, and is sent with this one. With other cookies it is another
+        request, perhaps of another browser.
         """
         header = environ.get("HTTP_COOKIE", "")
         carried: Sequence[Sent] = ()
         if SESSION in environ and self.owns(environ[SESSION]):
-            carried = exchange_of(environ[SESSION]).settled
+            before = exchange_of(environ[SESSION])
+            if before.received == header:
+                carried = before.settled
         session = environ[SESSION] = Session(self._begin(header, carried))
         return session
 
@@ -92,9 +95,11 @@ class Sessions:
 
     def _begin(self, header: str, carried: Sequence[Sent]) -> Exchange:
         move = None if self._moving is None else self._moving.find(header)
+        received = header
         if move is not None:
             header = move.translated(header)
         exchange = Exchange(self._site, _applied(header, carried) if carried else header, carried)
+        exchange.received = received
         if move is not None:
             exchange.move = move
             move.bring(exchange)

@@ -179,7 +179,7 @@ MUTANTS = [
             edit(Exchange.regenerate, ("if self.standing is Standing.LOST or (self.site", "if (self.site")),
             edit(logins.log_in, ("if is_lost or exchange.change", "if exchange.change"))),
         ("staged", "a pass run again forgets what the one before has committed",
-            edit(Sessions.begin, ("carried = exchange_of(environ[SESSION]).settled", "pass"))),
+            edit(Sessions.begin, ("carried = before.settled", "pass"))),
         # Leases and deadlines
         ("clocks", "everything is stamped with the time of the request's arrival",
             edit(Exchange.now, ("return int(self.site.clock() * 1000)",
