@@ -179,10 +179,10 @@ class Acts:
             known = self.tokens.get(value)
             if known is None:
                 continue
-            if (
-                not life.is_login or known[1] == request.number
-            ):  # what is left is nobody's; what is assigned, the user's
-                self.tokens[value] = life.user, request.number
+            if not life.is_login or known[1] == request.number:
+                # What is left is nobody's; what this request assigned, the user's. What was nobody's may be taken over
+                # twice: a login in an outage leaves the session that it comes from alive.
+                self.tokens[value] = life.user, known[1]
             else:
                 self.check(known[0] in (None, life.user), f"1: data of {known[0]} are in a session of {life.user}")
 
