@@ -20,7 +20,7 @@ JOURNALS = (("WAL", "FULL"), ("PERSIST", "FULL"), ("TRUNCATE", "FULL"), ("DELETE
 COMMITS = 100
 #: Repetitions, each journal after the other, so that a busy disk is busy for all of them.
 ROUNDS = 5
-LEASE = 0.005
+LEASE = 0.008
 
 
 def commits(directory: Path, journal: str, synchronous: str) -> list[float]:

@@ -28,7 +28,8 @@ from .continuity import FileState, Generation, Mark
 
 #: Seconds for which a look at the stamp holds, and a raise waits. Longer than the grain of a file's time of change
 #: (that of the kernel's clock: 4 ms, or 1), so that who changes the file after a raise has returned changes that, too.
-LEASE = 0.005
+#: And than Python's switch interval (5 ms), or a thread that looks again and again keeps all others waiting.
+LEASE = 0.008
 
 _label = b"RollS\x00\x02\n"
 _settled = Struct("=8s7Q")
