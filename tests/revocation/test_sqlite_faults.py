@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +350,8 @@ def test_a_hard_link(path: Path) -> None:
 
 def test_a_bind_mount_of_the_file(path: Path) -> None:
     """Where just the file is mounted, without what is beside it, it is refused; a mounted directory is fine."""
-    SQLiteRevocations(str(path), StoreOptions(lifetime_ms=HOUR_MS)).fence([A], ENDED)
+    with closing(SQLiteRevocations(str(path), StoreOptions(lifetime_ms=HOUR_MS))) as store:
+        store.fence([A], ENDED)
     elsewhere = path.parent / "else where"
     elsewhere.mkdir()
     (elsewhere / "r.db").touch()
