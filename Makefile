@@ -22,8 +22,9 @@ demo: $(VENV)/demo.stamp
 	@$(PY) -m wsgi_rollsession demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 # The environment's bin comes last on PATH: a redis-server of the system is preferred to the fetched one.
+# Most tests wait for servers most of the time, so two run for each processor.
 test: $(VENV)/test.stamp
-	PATH="$$PATH:$(CURDIR)/$(VENV)/bin" $(PY) -m pytest $(PARALLEL) $(ARGS)
+	PYTEST_XDIST_AUTO_NUM_WORKERS=$$((2 * $$(getconf _NPROCESSORS_ONLN))) PATH="$$PATH:$(CURDIR)/$(VENV)/bin" $(PY) -m pytest $(PARALLEL) $(ARGS)
 
 # 200,000 random histories, into the page.
 histories: $(VENV)/test.stamp
