@@ -135,7 +135,7 @@ class Sessions:
             ``invalidate()`` and ``revoke_others()`` have done, and the next call, for an error page, sends that.
         """
         exchange = exchange_of(session)
-        if exchange.move is None and response.leaves_alone(exchange):  # as for most requests
+        if response.leaves_alone(exchange):  # as for most requests
             return headers if isinstance(headers, list) else list(headers)
         sent, old = self._commit(exchange, status, headers, environ)
         if sent or old:
@@ -156,7 +156,7 @@ class Sessions:
     ) -> tuple[Headers, list[SetCookie]]:
         """As ``commit``, for frameworks with a cookie interface: headers without our cookies, and these in parts."""
         exchange = exchange_of(session)
-        if exchange.move is None and response.leaves_alone(exchange):
+        if response.leaves_alone(exchange):
             return list(headers), []
         sent, old = self._commit(exchange, status, headers, environ)
         any_cookie = bool(sent or old)

@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -437,6 +438,35 @@ def test_a_raise_waits_on_while_others_are_served(
         stack.close()
         waiting.result()
     assert busy.lookup([B]) == [1]
+
+
+def test_who_has_waited_long_for_its_turn_has_time_to_commit(
+    opened: Callable[..., Any], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has waited for others counts not as what it waits for a reader."""
+    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.store.WRITE_WAIT", 0.2)
+    busy, other = opened(), opened()
+    other.lookup([A])
+    busy.fence([A], 1)
+    generation = busy._files.generation
+    with ThreadPoolExecutor(1) as pool, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        with generation.turn(0.0):
+            waiting = pool.submit(other.fence, [B], 1)
+            for number in range(1, 6):
+                time.sleep(0.1)
+                generation.settle(Generation(busy._position._replace(id=number), busy._files.state()))
+            generation.settle(Generation(busy._position, busy._files.state()))
+            reader.execute("BEGIN")
+            reader.execute("SELECT 1 FROM meta").fetchone()
+        time.sleep(0.2)
+        reader.execute("ROLLBACK")
+        waiting.result()
+    assert busy.lookup([B]) == [1]
+
+
+def test_a_look_holds_for_longer_than_the_switch_interval() -> None:
+    """Or a thread that looks again and again, and gives up the interpreter each time for a moment, keeps it."""
+    assert 1.2 * sys.getswitchinterval() < LEASE
 
 
 def test_threads_are_served_together(opened: Callable[..., Any]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import flask
 
@@ -15,6 +15,7 @@ from ..settings import seconds
 from .login import USER_ID
 
 log = logging.getLogger("wsgi_rollsession")
+T = TypeVar("T")
 
 PREFIX = "ROLLSESSION_"
 #: Flask's own default for PERMANENT_SESSION_LIFETIME: nobody has asked for it.
@@ -51,7 +52,7 @@ class Configuration:
         self._parse(lambda: seconds("unremembered_absolute_timeout", absolute, smallest=1))
         given.setdefault("identity_key", USER_ID)
         options = {**self._of_flask(app, given), **given}
-        self.sessions: Sessions = self._parse(lambda: Sessions(**options))
+        self.sessions = self._parse(lambda: Sessions(**options))
         self.identity_key = self.sessions.settings.identity_key
 
     def _of_flask(self, app: flask.Flask, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +90,7 @@ class Configuration:
         self._names = {option: name for option, (name, _) in found.items()}
         return {option: value for option, (_, value) in found.items()}
 
-    def _parse(self, parse: Any) -> Any:
+    def _parse(self, parse: Callable[[], T]) -> T:
         """The result of *parse*, whose errors name the option as the configuration does."""
         try:
             return parse()

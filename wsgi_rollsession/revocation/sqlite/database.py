@@ -199,12 +199,7 @@ def is_damage(error: BaseException) -> bool:
     return isinstance(error, UNREADABLE)
 
 
-def persist(
-    connection: sqlite3.Connection,
-    statement: str,
-    deadline: float,
-    parameters: Any = (),
-) -> sqlite3.Cursor:
+def persist(connection: sqlite3.Connection, statement: str, deadline: float, parameters: Any = ()) -> sqlite3.Cursor:
     """Execute *statement* as soon as no other connection is in the way, until *deadline* (``time.monotonic()``).
 
     SQLite's own busy handler waits ever longer between its attempts, so who is busy can keep another out.
