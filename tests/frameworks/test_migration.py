@@ -29,7 +29,7 @@ from wsgi_rollsession import ConfigurationError, Ended, RollSession, Session, Se
 from wsgi_rollsession.flask import RollSessions
 from wsgi_rollsession.middleware import SESSION
 from wsgi_rollsession.migration import BeakerCookie, DjangoCookie, FlaskCookie, PyramidCookie
-from wsgi_rollsession.moving import OldCookies
+from wsgi_rollsession.moving import OldCookies, OldSession
 from wsgi_rollsession.revocation import StoreOptions
 from wsgi_rollsession.revocation.memory import MemoryRevocations
 from wsgi_rollsession.testing import fresh_revocations
@@ -682,6 +682,22 @@ def test_a_refusal_quotes_nothing(clock: Clock, system: System, what: str, caplo
     assert "refused" in caplog.text
     assert "alice" not in caplog.text and planted[0] not in caplog.text and "planted" not in caplog.text
     assert not any(value[at : at + 10] in caplog.text for at in range(len(value) - 9))
+
+
+def test_a_reader_of_ones_own_that_quotes_the_cookie(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """What it raises is named in the log, without its message."""
+
+    class Reader:
+        cookie_name, path, domain, lifetime_s, switched_by = "old", "/", None, HOUR, 7_258_118_400.0
+
+        def read(self, value: str) -> OldSession:
+            raise ValueError(f"cannot read {value}")
+
+    browser = Browser(site(clock, Reader()), clock)
+    with caplog.at_level(logging.INFO):
+        assert browser.call(who, header="old=secret").result is None
+    assert "ValueError" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_several_values_under_one_name(clock: Clock, system: System) -> None:

@@ -472,6 +472,25 @@ def test_who_comes_while_the_thread_starts_does_not_wait(
     assert threads() == 1
 
 
+def test_who_was_about_to_start_the_thread_finds_it_started(follow: Follow, redis_url: str) -> None:
+    """Another thread has done it between the look whether it runs and the claim: there is one all the same."""
+    store = follow(redis_url, start=False)
+    follower = store._follower
+    assert follower is not None
+
+    class Late(dict[int, object]):
+        def setdefault(self, pid: int, claim: object) -> object:  # type: ignore[override]
+            follower._starting = {}
+            follower.start()
+            follower._starting = self
+            return super().setdefault(pid, claim)
+
+    follower._starting = Late()
+    follower.start()
+    wait_until(lambda: is_fresh(store), what="a follower that is up to date")
+    assert threads() == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -397,6 +397,63 @@ def test_nobody_commits_while_a_reader_looks(opened: Callable[..., Any], path: P
         other.execute("COMMIT")  # as soon as it is read
 
 
+def test_what_a_reading_says(opened: Callable[..., Any], path: Path, clock: Clock) -> None:
+    """Which commit is the newest, whether another is in the history, and whether all its rows are there."""
+    store = opened()
+    store.fence([A], 1)
+    before = store._position
+    store.fence([B], 2)
+
+    def reading(position: Mark, **options: Any) -> Any:
+        return read(store._files.reader, time.monotonic() + 5, int, clock(), position, **options)[0]
+
+    found = reading(before).found
+    assert (found.tip, found.parent, found.has_position) == (store._position, before.id, True)
+    assert not reading(before._replace(id=before.id + 1)).found.has_position
+    assert [key for key, _ in reading(before, loaded=before, after=before.sequence, most=9).fences] == [B]
+    unknown = before._replace(id=before.id + 1)
+    assert len(reading(before, loaded=unknown, after=before.sequence, most=9).fences) == 3  # from the beginning
+    assert reading(before, census=True).is_complete
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("DELETE FROM fences WHERE key = ?", (A,))
+    assert not reading(before, census=True).is_complete
+    assert reading(before).is_complete  # nobody asked
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("key", b"short"), ("key", "text"), ("number", "two"), ("number", 2.5), ("number", None)]
+)
+def test_a_row_that_was_never_written_is_damage(clock: Clock, column: str, value: Any) -> None:
+    """It is not passed over, and not taken for something else."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE fences (seq INTEGER PRIMARY KEY, key, number, raised)")
+        connection.execute("CREATE TABLE history (sequence INTEGER PRIMARY KEY, id, at, rows, total)")
+        connection.execute("CREATE TABLE meta (name, value)")
+        row = {"key": A, "number": 1, column: value}
+        connection.execute("INSERT INTO fences VALUES (1, ?, ?, ?)", (row["key"], row["number"], clock.ms))
+        with pytest.raises(ValueError):
+            read(connection, 0.0, int, clock(), None, most=9)
+
+
+def test_a_writer_that_stops_after_others_were_served(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the last commit on, one waits no longer than for a writer that does not go on."""
+    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.store.WRITE_WAIT", 0.2)
+    monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.store.LONGEST_WAIT", 60.0)
+    stopped, other = opened(), opened()
+    other.lookup([A])
+    stopped.fence([A], 1)
+    generation = stopped._files.generation
+    with ThreadPoolExecutor(1) as pool, generation.turn(0.0):
+        waiting = pool.submit(other.fence, [B], 1)
+        time.sleep(0.1)
+        generation.settle(Generation(stopped._position._replace(id=1), stopped._files.state()))
+        with pytest.raises(StoreUnavailable, match="in the middle of a write"):
+            waiting.result(20)
+        generation.settle(Generation(stopped._position, stopped._files.state()))
+
+
 def test_contention_is_no_outage(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A raise that was not in time because others were served meanwhile fails alone: the next one is tried."""
     monkeypatch.setattr("wsgi_rollsession.revocation.sqlite.store.WRITE_WAIT", 0.3)
@@ -834,6 +891,31 @@ def test_a_longer_lifetime_counts_for_what_is_there(opened: Callable[..., Any], 
         short.fence([key], ENDED)
         assert short.lookup_now([A]) == [ENDED]
     assert opened(lifetime_ms=24 * HOUR_MS).lookup_now([A]) == [ENDED]
+
+
+def test_what_was_dropped_is_read_again_under_a_longer_lifetime(opened: Callable[..., Any], clock: Clock) -> None:
+    """A process has dropped what has expired. Then another announces a longer lifetime, for which that is not over."""
+    short = opened(lifetime_ms=HOUR_MS)
+    short.fence([A], ENDED)
+    for _ in range(3):
+        clock.passes(HOUR_MS)
+        due(short)
+        short.lookup([A])
+    assert short.lookup([A]) == [0]
+    opened(lifetime_ms=24 * HOUR_MS).lookup([A])
+    due(short)
+    assert short.lookup([A]) == [ENDED]
+
+
+def test_what_was_passed_over_is_read_again_when_the_clock_goes_back(opened: Callable[..., Any], clock: Clock) -> None:
+    """A process begins while the wall clock is ahead, and reads nothing that looks expired. Then the clock is right."""
+    opened().fence([A], ENDED)
+    clock.ms += 2 * HOUR_MS
+    store = opened()
+    assert store.lookup([A]) == [0]
+    clock.ms -= 2 * HOUR_MS
+    due(store)
+    assert store.lookup([A]) == [ENDED]
 
 
 def test_a_number_that_has_run_ahead_is_kept(opened: Callable[..., Any], clock: Clock) -> None:

@@ -197,27 +197,23 @@ class SQLiteRevocations:
         try:
             self._make_current(begun)
         except StoreUnavailable:
-            if not self._was_current(begun):  # another thread has done it, and this one has not even got the lock
+            if begun >= self._current_until:  # else another thread has done it, and this one has not even got the lock
                 raise
 
     def _make_current(self, begun: float) -> None:
         deadline = begun + WAIT
         with self._holding(deadline, self._read_lock):
-            if self._was_current(begun):
+            if begun < self._current_until:
                 return  # another thread has done it meanwhile
             if self._files is not None and self._files.are_usable():
                 if self._is_current() or self._read_rows(self._files, deadline):
                     return
         with self._holding(deadline, self._write_lock, self._read_lock):
-            if self._was_current(begun):
+            if begun < self._current_until:
                 return
             files = self._open(monotonic() + WRITE_WAIT)
             if not self._read_rows(files, monotonic() + WAIT):
                 raise StoreUnavailable(f"{self._name} is being replaced again and again")
-
-    def _was_current(self, moment: float) -> bool:
-        """Whether the local set has all that was confirmed before a moment, on the clock of ``time.monotonic``."""
-        return self._current_until >= moment + LOOK
 
     def _read_rows(self, files: Files, deadline: float) -> bool:
         """Load the rows that are new. False if it has to be asked, in a turn of one's own, whether any were lost."""
