@@ -73,7 +73,7 @@ _READ = """
         CASE WHEN :census THEN (SELECT count(*) = rows AND coalesce(sum(seq), 0) = total FROM fences) ELSE 1 END,
         alive.newest, alive.keys, alive.numbers
     FROM kept LEFT JOIN (SELECT * FROM history ORDER BY sequence DESC LIMIT 1) AS tip LEFT JOIN (
-        SELECT max(seq) AS newest, group_concat(hex(key), '') AS keys, group_concat(quote(number)) AS numbers FROM (
+        SELECT max(seq) AS newest, group_concat(hex(key), '') AS keys, group_concat(number) AS numbers FROM (
             SELECT seq, key, number FROM fences WHERE raised >= (SELECT oldest FROM kept) AND seq > CASE
                 WHEN EXISTS (SELECT 1 FROM history WHERE sequence = :loaded AND id = :loaded_id) THEN :after ELSE 0 END
             ORDER BY seq LIMIT :most
